@@ -1,0 +1,116 @@
+"""Boxes in a picture and the square crops that the network sees.
+
+Pixel centres lie at integers, so a picture of width W covers [-0.5, W - 0.5]; a box is given by the
+continuous coordinates of its sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from p2f_lib.errors import P2FError
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in a picture, sides in pixels (0-based, pixel centres at integers)."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        sides = (self.left, self.top, self.right, self.bottom)
+        if not np.isfinite(sides).all() or self.right <= self.left or self.bottom <= self.top:
+            raise P2FError(
+                f"A box needs finite sides with left < right and top < bottom, got {sides}."
+            )
+
+    @classmethod
+    def around(cls, points: np.ndarray) -> Box:
+        """The tight box around (N, 2) points."""
+        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+        return cls(float(left), float(top), float(right), float(bottom))
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+    @property
+    def center(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def as_tuple(self) -> tuple[float, float, float, float]:
+        return self.left, self.top, self.right, self.bottom
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square part of a picture, resampled to `size` x `size` pixels.
+
+    Pixel (u, v) of the crop shows the picture at
+    ``(left + (u + 0.5) * side / size, top + (v + 0.5) * side / size)``.
+    """
+
+    left: float
+    top: float
+    side: float
+    size: int
+
+    @classmethod
+    def around(cls, box: Box, size: int, scale: float = 1.5) -> Crop:
+        """The square of `scale` times the box's longer side about its centre."""
+        side = scale * max(box.width, box.height)
+        x, y = box.center
+        return cls(x - side / 2, y - side / 2, side, size)
+
+    @property
+    def to_picture(self) -> np.ndarray:
+        """(2, 3) affine map from crop pixels to picture pixels."""
+        step = self.side / self.size
+        return np.array([[step, 0, self.left + step / 2], [0, step, self.top + step / 2]])
+
+    def points_to_picture(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) crop pixels to picture pixels."""
+        matrix = self.to_picture
+        return points @ matrix[:, :2].T + matrix[:, 2]
+
+    def points_from_picture(self, points: np.ndarray) -> np.ndarray:
+        """(N, 2) picture pixels to crop pixels."""
+        step = self.side / self.size
+        return (np.asarray(points) - (self.left, self.top)) / step - 0.5
+
+    def extract(self, image: np.ndarray) -> np.ndarray:
+        """Resample (H, W, 3) uint8 to (size, size, 3); outside the picture is black.
+
+        Shrinking is preceded by an area filter, so that the network never sees aliasing.
+        """
+        step = self.side / self.size
+        if step > 1.0:
+            # Smooth to the crop's resolution: Gaussian with the sigma of a box of `step` pixels.
+            pad = int(np.ceil(2 * step))
+            x0, y0 = (int(np.floor(v)) - pad for v in (self.left, self.top))
+            x1, y1 = (int(np.ceil(v + self.side)) + pad for v in (self.left, self.top))
+            x0, y0 = max(x0, 0), max(y0, 0)
+            part = image[y0 : max(y1, y0), x0 : max(x1, x0)]
+            if part.size == 0:
+                return np.zeros((self.size, self.size, 3), np.uint8)
+            image = cv2.GaussianBlur(part, (0, 0), 0.4 * step)
+        else:
+            x0 = y0 = 0
+        matrix = self.to_picture - [[0, 0, x0], [0, 0, y0]]
+        return cv2.warpAffine(
+            image,
+            matrix,
+            (self.size, self.size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+        )

@@ -1,0 +1,201 @@
+"""The network: one pass from a face crop to PNCC and offsets (paper section 3.1)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from p2f_lib.errors import P2FError
+
+FORMAT = "pix2face-unet-1"
+MAX_FILE_BYTES = 1 << 30  # the paper's own network has 80 MB in float16
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that fixes the network's shape and the meaning of its output.
+
+    Parameters
+    ----------
+    input_size : int
+        Side of the square input and output, pixels; a multiple of ``2 ** depth``.
+    width : int
+        Filters of the first level; they double per level up to eight times `width`.
+    depth : int
+        Levels of the encoder, each halving the resolution.
+    norm : {"instance", "batch"}
+        Normalisation after each convolution; the authors' code uses instance normalisation.
+    pncc_scale, offset_scale : float
+        Millimetres per unit of output. Offsets are an order of magnitude smaller than PNCC and are
+        not learned unless their scale is their own.
+    """
+
+    input_size: int = 64
+    width: int = 16
+    depth: int = 5
+    norm: str = "batch"
+    pncc_scale: float = 100.0
+    offset_scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.depth < 2 or self.width < 1 or self.input_size % 2**self.depth:
+            raise P2FError(
+                f"The input size must be a multiple of 2**depth, depth >= 2 and width >= 1; got "
+                f"input_size={self.input_size}, depth={self.depth}, width={self.width}."
+            )
+        if self.norm not in ("instance", "batch"):
+            raise P2FError(f'norm must be "instance" or "batch", got {self.norm!r}.')
+
+
+class UNet(nn.Module):
+    """U-Net with skip connections and an upsampling decoder (no transposed convolution).
+
+    ``(B, 3, S, S)`` images in [-0.5, 0.5] to ``(B, 6, S, S)``: three planes of PNCC in units of
+    `pncc_scale` mm, three of offsets in units of `offset_scale` mm, 0 in the background.
+
+    Encoder: 4x4 convolutions of stride 2 with leaky ReLU. Decoder: bilinear doubling and 3x3
+    convolutions on the decoder's and the encoder's maps together. The output is linear: the
+    authors' tanh would only saturate.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.metadata: dict[str, str] = {}
+        widths = [config.width * min(2**level, 8) for level in range(config.depth)]
+        norm = nn.BatchNorm2d if config.norm == "batch" else nn.InstanceNorm2d
+
+        def block(layer: nn.Module, channels: int, normalise: bool) -> nn.Sequential:
+            return nn.Sequential(layer, norm(channels)) if normalise else nn.Sequential(layer)
+
+        last = config.depth - 1
+        # Neither the first level nor a 1x1 bottleneck is normalised: both would lose all contrast.
+        tiny = config.input_size // 2**config.depth == 1
+        self.encoder = nn.ModuleList(
+            block(nn.Conv2d(inner, outer, 4, 2, 1), outer, i > 0 and not (i == last and tiny))
+            for i, (inner, outer) in enumerate(zip([3, *widths[:-1]], widths, strict=True))
+        )
+        inputs = [widths[-1], *(2 * width for width in widths[-2::-1])]
+        outputs = [*widths[-2::-1], 6]
+        self.decoder = nn.ModuleList(
+            block(nn.Conv2d(inner, outer, 3, padding=1), outer, i < last)
+            for i, (inner, outer) in enumerate(zip(inputs, outputs, strict=True))
+        )
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        skips = []
+        x = images
+        for level, encode in enumerate(self.encoder):
+            x = encode(x if level == 0 else functional.leaky_relu(x, 0.2))
+            skips.append(x)
+        x = skips.pop()
+        for decode in self.decoder:
+            x = functional.interpolate(
+                functional.relu(x), scale_factor=2, mode="bilinear", align_corners=False
+            )
+            x = decode(x)
+            if skips:
+                x = torch.cat([x, skips.pop()], dim=1)
+        return x
+
+
+def normalise_images(images: torch.Tensor) -> torch.Tensor:
+    """``(B, 3, S, S)`` uint8 or float in 0..255 to float32 in [-0.5, 0.5]."""
+    return images.float() / 255 - 0.5
+
+
+@torch.inference_mode()
+def predict(unet: UNet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """PNCC and offsets of a batch of crops.
+
+    Parameters
+    ----------
+    unet : UNet
+        In evaluation mode, on any device.
+    images : (B, S, S, 3) uint8
+
+    Returns
+    -------
+    pncc, offsets : (B, S, S, 3) float32, mm
+    """
+    size = unet.config.input_size
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
+        raise P2FError(
+            f"The network takes uint8 crops (B, {size}, {size}, 3), got {images.dtype} "
+            f"{images.shape}."
+        )
+    device = next(unet.parameters()).device
+    batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
+    planes = unet(normalise_images(batch)).permute(0, 2, 3, 1).float().cpu().numpy()
+    pncc = np.ascontiguousarray(planes[..., :3]) * np.float32(unet.config.pncc_scale)
+    offsets = np.ascontiguousarray(planes[..., 3:]) * np.float32(unet.config.offset_scale)
+    return pncc, offsets
+
+
+def save_unet(path: str | Path, unet: UNet, **metadata: str) -> None:
+    """Write weights (float16) with their configuration and provenance as safetensors.
+
+    Parameters
+    ----------
+    metadata : str
+        Provenance, e.g. ``face_model``, ``face_model_checksum``, ``seed``, ``images_seen``.
+    """
+    weights = {
+        name: tensor.detach().cpu().half().contiguous() if tensor.is_floating_point() else tensor
+        for name, tensor in unet.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    header = {"format": FORMAT, "config": json.dumps(asdict(unet.config)), **metadata}
+    save_file(weights, Path(path), metadata=header)
+
+
+def load_unet(path: str | Path, device: str | torch.device = "cpu") -> UNet:
+    """Read a network written by `save_unet`; nothing in the file is executed.
+
+    Returns
+    -------
+    UNet
+        In evaluation mode, float32, with the file's `metadata`.
+
+    Raises
+    ------
+    P2FError
+        The file is missing, too large, not a network of this project, or holds NaN.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise P2FError(
+            f"No network weights at {path}. Run `make repro` to train them or `dvc pull`."
+        )
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise P2FError(f"{path} has {path.stat().st_size} bytes, more than any network here.")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            if metadata.get("format") != FORMAT:
+                raise P2FError(f"{path} does not hold weights of this project ({FORMAT}).")
+            unet = UNet(NetworkConfig(**json.loads(metadata["config"])))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise P2FError(f"{path} is truncated or not a safetensors file: {error}.") from error
+    bad = [name for name, tensor in weights.items() if not torch.isfinite(tensor.float()).all()]
+    if bad:
+        raise P2FError(f"{path} holds NaN or infinite weights (in {bad[0]}); train or pull again.")
+    missing = unet.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+    lost = [name for name in missing.missing_keys if not name.endswith("num_batches_tracked")]
+    if lost or missing.unexpected_keys:
+        raise P2FError(
+            f"The weights in {path} do not fit their own configuration "
+            f"(missing {lost}, unexpected {missing.unexpected_keys})."
+        )
+    unet.metadata = metadata
+    # Channels-last convolutions are faster on every CPU and GPU tried.
+    return unet.to(device, memory_format=torch.channels_last).eval()
