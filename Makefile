@@ -1,0 +1,49 @@
+# `make help` lists the targets. Everything runs in .venv, which `make env` makes from uv.lock.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# uv: the one on the PATH, else the user's, else our own copy, which needs no more than pip.
+UV := $(firstword $(shell uv --version >/dev/null 2>&1 && echo uv) $(wildcard $(HOME)/.local/bin/uv) .uv/bin/uv)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help env data repro test lint notebooks bench lab paper clean
+
+help:  ## list the targets
+	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
+
+env: $(filter .uv/bin/uv,$(UV))  ## make or update .venv from uv.lock
+	@$(UV) sync --frozen --quiet
+
+.uv/bin/uv:
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --target .uv uv
+
+data: env  ## fetch data/ from the DVC remote
+	@dvc pull --quiet data.dvc || dvc pull data.dvc  # the second says what is wrong
+
+repro: data  ## run the stages of the pipeline that changed; figures and numbers land in reports/
+	@dvc repro
+
+test: data lint  ## run everything that CI runs: lint, unit tests, notebooks
+	pytest -q tests
+	pytest -q --nbval notebooks
+
+lint: env  ## check style and format
+	ruff check .
+	ruff format --check .
+
+notebooks: data  ## execute the notebooks at smoke scale and store their outputs
+	@python -m p2f_lib.notebook_engine refresh notebooks/*.ipynb
+
+bench: env  ## time the library against its references into reports/benchmarks.csv
+	@python -m benchmarks
+
+lab: env  ## open the notebooks in JupyterLab
+	@jupyter lab
+
+paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back
+	cp params/paper.yaml params.yaml
+	@dvc repro
+
+clean:  ## remove what the pipeline made and DVC's cache of it; reports/ and data/ stay
+	rm -rf build .dvc/cache .dvc/tmp .pytest_cache .ruff_cache
