@@ -1,0 +1,482 @@
+"""From the network's planes to model coefficients and a posed mesh (sections 3.3 and 3.4).
+
+PNCC says which point of the mean face a pixel shows, the offset says where this person's face has
+that point. Each mesh vertex is found in the picture through the PNCC; its offset is then three
+linear equations in the coefficients (Eq. 2 to 4), whatever the camera.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve
+from scipy.ndimage import binary_dilation
+from scipy.spatial import cKDTree
+
+from p2f_lib.camera import (
+    MIN_CORRESPONDENCES,
+    AffineCamera,
+    Correspondences,
+    PerspectiveCamera,
+    fit_affine,
+    fit_perspective,
+    inliers,
+)
+from p2f_lib.errors import P2FError
+from p2f_lib.morphable_model import MorphableModel
+
+# Tikhonov weight, mm^2: the mean squared offset (per vertex) that one standard deviation of one
+# coefficient has to explain to be worth its price. Independent of image size, because the data term
+# is a mean over vertices.
+WEIGHT = 0.02
+GATE = 4.0  # mm, as in the authors' code
+PERSPECTIVE_MISFIT = 10.0  # mm by which an affine camera may misplace a point of a selfie
+
+
+@dataclass(frozen=True, eq=False)
+class Localized:
+    """Mesh vertices found in the picture.
+
+    Attributes
+    ----------
+    vertices : (N,) int, ascending vertex indices, each once
+    pixels : (N, 2) float64, x then y
+    offsets : (N, 3) float32, this face minus the mean face at those vertices, mm
+    """
+
+    vertices: np.ndarray
+    pixels: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def __getitem__(self, rows: np.ndarray) -> Localized:
+        return Localized(self.vertices[rows], self.pixels[rows], self.offsets[rows])
+
+    def thinned(self, count: int) -> Localized:
+        """At most `count` vertices, evenly chosen."""
+        if len(self) <= count:
+            return self
+        return self[np.linspace(0, len(self) - 1, count).astype(int)]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Coefficients of one face.
+
+    Attributes
+    ----------
+    shape : (Ks,) float64
+    expression : (Ke,) float64
+    residual_mm : root mean square distance between fitted and observed offsets
+    n_localized : number of vertices used
+    """
+
+    shape: np.ndarray
+    expression: np.ndarray
+    residual_mm: float
+    n_localized: int
+
+
+@dataclass(frozen=True, eq=False)
+class FaceFit:
+    """A posed face: cameras, coefficients, mesh.
+
+    Attributes
+    ----------
+    affine : camera of Eq. 1, from pixels to PNCC + offset
+    camera : perspective camera, from pixels to the fitted mesh
+    shape, expression : (Ks,), (Ke,)
+    vertices : (V, 3) float32, model space, mm
+    localized : vertices found in the picture
+    residual_mm : see `Fit`
+    """
+
+    affine: AffineCamera
+    camera: PerspectiveCamera
+    shape: np.ndarray
+    expression: np.ndarray
+    vertices: np.ndarray
+    localized: Localized
+    residual_mm: float
+
+
+def valid_mask(pncc: np.ndarray, threshold: float = 15.0, erode: int = 1) -> np.ndarray:
+    """(H, W) bool: pixels whose PNCC lies far from 0, the background code, and is finite.
+
+    Parameters
+    ----------
+    pncc : (H, W, 3) mm
+    threshold : mm from the origin
+    erode : how many pixels to peel off (3x3 erosion), because predictions at silhouettes mix face
+        and background; the picture's own border is not a silhouette
+
+    Raises
+    ------
+    P2FError
+        `pncc` is not (H, W, 3).
+    """
+    _check_plane("pncc", pncc)
+    square = np.einsum("hwc,hwc->hw", pncc, pncc)
+    valid = (square > threshold**2) & np.isfinite(square)
+    if erode:
+        valid = cv2.erode(valid.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=erode) > 0
+    return valid
+
+
+def correspondences(pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> Correspondences:
+    """Each valid pixel with its 3D point PNCC + offset.
+
+    Parameters
+    ----------
+    pncc, offsets : (H, W, 3) mm
+    valid : (H, W) bool
+    """
+    _check_planes(pncc, offsets, valid)
+    y, x = np.nonzero(valid)
+    points = pncc[y, x].astype(float) + offsets[y, x]
+    return Correspondences(points, np.column_stack([x, y]))
+
+
+def localize_vertices(
+    model: MorphableModel,
+    pncc: np.ndarray,
+    offsets: np.ndarray,
+    valid: np.ndarray,
+    gate: float = GATE,
+) -> Localized:
+    """Find mesh vertices in the picture; see `Fitter.localize`."""
+    return Fitter(model, gate).localize(pncc, offsets, valid)
+
+
+def fit_coefficients(model: MorphableModel, localized: Localized, weight: float = WEIGHT) -> Fit:
+    """Shape and expression of one picture (Eq. 2 to 4); see `Fitter.coefficients`."""
+    return Fitter(model).coefficients(localized, weight)
+
+
+def fit_coefficients_multi(
+    model: MorphableModel, localized: Iterable[Localized], weight: float = WEIGHT
+) -> tuple[np.ndarray, np.ndarray]:
+    """One shape, one expression per picture (Eq. 5); see `Fitter.coefficients_multi`."""
+    return Fitter(model).coefficients_multi(localized, weight)
+
+
+def fit_face(
+    model: MorphableModel | Fitter,
+    pncc: np.ndarray,
+    offsets: np.ndarray,
+    valid: np.ndarray,
+    principal_point: np.ndarray,
+    *,
+    weight: float = WEIGHT,
+    focal: float | None = None,
+    subset: int = 2000,
+) -> FaceFit:
+    """Sections 3.3 and 3.4 in one call: planes in, cameras and posed mesh out.
+
+    The perspective camera is fitted to the model's vertices rather than to the raw points, so that
+    the projected mesh lies on the picture; the coefficients do not depend on any camera.
+
+    Parameters
+    ----------
+    model : a face model, or the `Fitter` of one, which saves the preparation
+    pncc, offsets : (H, W, 3) mm
+    valid : (H, W) bool, see `valid_mask`
+    principal_point : (2,) pixels of these planes; usually the centre of the photo
+    weight : Tikhonov weight, see `WEIGHT`
+    focal : known focal length in pixels of these planes
+    subset : at most so many correspondences decide the cameras
+
+    Raises
+    ------
+    P2FError
+        Too few or degenerate valid pixels for a camera.
+    """
+    fitter = model if isinstance(model, Fitter) else Fitter(model)
+    affine = fit_affine(correspondences(pncc, offsets, valid), subset)
+    localized = fitter.localize(pncc, offsets, valid)
+    # A pixel that the robust camera contradicts has a wrong PNCC: its offset says nothing. What an
+    # affine camera misses of a near face's perspective is forgiven.
+    points = fitter.model.mean[localized.vertices] + localized.offsets
+    tolerance = PERSPECTIVE_MISFIT * affine.scale
+    localized = localized[inliers(affine, Correspondences(points, localized.pixels), tolerance)]
+    fit = fitter.coefficients(localized, weight)
+    vertices = fitter.model.vertices(fit.shape, fit.expression)
+    posed = localized.thinned(subset)
+    camera = fit_perspective(
+        Correspondences(vertices[posed.vertices], posed.pixels),
+        principal_point,
+        affine,
+        focal=focal,
+        subset=subset,
+    )
+    return FaceFit(affine, camera, fit.shape, fit.expression, vertices, localized, fit.residual_mm)
+
+
+class Fitter:
+    """A face model prepared for fitting: reuse it when there is more than one picture.
+
+    Parameters
+    ----------
+    model : the face model
+    gate : mm between a vertex of the mean face and the PNCC of a pixel that may show it
+    """
+
+    def __init__(self, model: MorphableModel, gate: float = GATE) -> None:
+        if not 0 < gate <= 20:
+            raise P2FError(f"The gate must lie between 0 and 20 mm, got {gate}.")
+        self.model, self.gate = model, float(gate)
+        basis = np.concatenate([model.shape_basis, model.expression_basis])
+        # (V, 3, K): the rows of a vertex lie together, so that picking vertices is one copy.
+        self._rows = np.ascontiguousarray(np.moveaxis(basis, 0, -1), dtype=np.float32)
+        sigma = np.concatenate([model.shape_sigma, model.expression_sigma]).astype(float)
+        self._precision = 1.0 / np.maximum(sigma, 1e-6) ** 2
+        self._mean = np.ascontiguousarray(model.mean, dtype=np.float32)
+        self._grid: _VertexGrid | None = None
+
+    def localize(self, pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> Localized:
+        """Vertices with the pixels that show them (section 3.4).
+
+        A vertex and a pixel belong together when the vertex is the mean face's nearest to the
+        pixel's PNCC, the pixel is the nearest of those that chose this vertex, and they are within
+        the gate. So no vertex has two pixels and no pixel two vertices, in small pictures (fewer
+        pixels than vertices) as in large ones. Position and offset are then carried from the pixel
+        to the vertex to first order, by at most one pixel, through the gradients of the planes.
+
+        Parameters
+        ----------
+        pncc, offsets : (H, W, 3) mm
+        valid : (H, W) bool
+        """
+        _check_planes(pncc, offsets, valid)
+        if self._grid is None:
+            self._grid = _VertexGrid.build(self._mean, self.gate)
+        grid = self._grid
+        pncc, offsets = (np.ascontiguousarray(p, dtype=np.float32) for p in (pncc, offsets))
+        best = _nearest_pixels(
+            pncc, valid, self._mean, grid.origin, grid.voxel, grid.table, grid.neighbours, self.gate
+        )
+        vertices = np.flatnonzero(best >= 0)
+        pixels, carried = _invert(pncc, offsets, valid, self._mean, vertices, best[vertices])
+        return Localized(vertices, pixels, carried)
+
+    def coefficients(
+        self,
+        localized: Localized,
+        weight: float = WEIGHT,
+        confidence: np.ndarray | None = None,
+        limit: int = 2000,
+    ) -> Fit:
+        """Coefficients c of least ``mean_v |A_v c - b_v|^2 + weight * |c / sigma|^2`` (Eq. 4).
+
+        Parameters
+        ----------
+        localized : vertices with offsets b_v
+        weight : mm^2, see `WEIGHT`
+        confidence : (N,) non-negative weights of the vertices; default all equal
+        limit : at most so many vertices, evenly chosen, enter the equations
+
+        Raises
+        ------
+        P2FError
+            Fewer than 10 localized vertices, or offsets that are not finite.
+        """
+        normal, right, rows = self._equations(localized, confidence, limit)
+        normal[np.diag_indices_from(normal)] += weight * self._precision  # Eq. 4
+        solution = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
+        a, b = rows
+        residual = a @ solution.astype(np.float32) - b
+        n_shape = self.model.n_shape
+        return Fit(
+            solution[:n_shape],
+            solution[n_shape:],
+            float(np.sqrt(3 * np.mean(residual**2))),
+            len(localized),
+        )
+
+    def coefficients_multi(
+        self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 2000
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One shape for all pictures of a person, one expression for each (Eq. 5).
+
+        The expressions meet only through the shape, so they are eliminated one by one (Schur
+        complement): time and memory grow linearly with the number of pictures.
+
+        Parameters
+        ----------
+        localized : one item per picture; read once
+        weight, limit : as in `coefficients`
+
+        Returns
+        -------
+        shape : (Ks,)
+        expressions : (n, Ke)
+        """
+        ks = self.model.n_shape
+        shape_precision, expression_precision = np.split(weight * self._precision, [ks])
+        schur, reduced = np.diag(shape_precision), np.zeros(ks)
+        eliminated = []
+        for item in localized:
+            normal, right, _ = self._equations(item, None, limit)
+            block = normal[ks:, ks:] + np.diag(expression_precision)
+            factor = cho_factor(block, check_finite=False)
+            coupling = cho_solve(factor, normal[ks:, :ks], check_finite=False)  # (Ke, Ks)
+            constant = cho_solve(factor, right[ks:], check_finite=False)
+            schur += normal[:ks, :ks] - normal[:ks, ks:] @ coupling
+            reduced += right[:ks] - normal[:ks, ks:] @ constant
+            eliminated.append((constant, coupling))
+        if not eliminated:
+            raise P2FError("A joint fit needs at least one picture, got none.")
+        shape = cho_solve(cho_factor(schur, check_finite=False), reduced, check_finite=False)
+        return shape, np.array([constant - coupling @ shape for constant, coupling in eliminated])
+
+    def _equations(
+        self, localized: Localized, confidence: np.ndarray | None, limit: int
+    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
+        """Normal matrix (K, K), right side (K,), and the rows (3N, K), (3N,) of Eq. 2 and 3."""
+        if len(localized) < MIN_CORRESPONDENCES:
+            raise P2FError(
+                f"Coefficients need at least {MIN_CORRESPONDENCES} localized vertices, "
+                f"got {len(localized)}; is there a face in the picture?"
+            )
+        thinned = localized.thinned(limit)
+        a = self._rows[thinned.vertices].reshape(3 * len(thinned), -1)  # Eq. 2, 3
+        b = np.asarray(thinned.offsets, np.float32).reshape(-1)
+        if not np.isfinite(b).all():
+            raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
+        if confidence is None:
+            normal, right = a.T @ a / len(thinned), a.T @ b / len(thinned)
+        else:
+            thin = np.linspace(0, len(localized) - 1, len(thinned)).astype(int)
+            weight = np.asarray(confidence, np.float32)[thin]
+            if len(confidence) != len(localized) or weight.min() < 0 or not weight.sum() > 0:
+                raise P2FError("Confidence needs one non-negative value per vertex, not all 0.")
+            root = np.repeat(np.sqrt(weight / weight.sum()), 3)
+            weighted = a * root[:, None]
+            normal, right = weighted.T @ weighted, weighted.T @ (b * root)
+        return normal.astype(float), right.astype(float), (a, b)
+
+
+@dataclass(frozen=True, eq=False)
+class _VertexGrid:
+    """Nearest vertex in constant time: a vertex per voxel near the surface, and who is beside whom.
+
+    The vertex of a voxel is the nearest to its centre; the nearest to a point inside is that one or
+    one of those around it. Neighbours in space rather than along edges: lips touch without edges.
+    """
+
+    origin: np.ndarray  # (3,) float32, corner of the first voxel, mm
+    voxel: float  # side, mm
+    table: np.ndarray  # (X, Y, Z) int32, -1 = farther from the surface than the gate
+    neighbours: np.ndarray  # (V, 10) int32, nearest first
+
+    @classmethod
+    def build(cls, mean: np.ndarray, gate: float) -> _VertexGrid:
+        voxel = 2.0
+        while np.prod((np.ptp(mean, axis=0) + 2 * gate) / voxel) > 4e6:  # bounded memory
+            voxel *= 1.5
+        reach = int(np.ceil(gate / voxel)) + 1
+        origin = mean.min(axis=0) - reach * voxel
+        cells = ((mean - origin) / voxel).astype(int)
+        occupied = np.zeros(cells.max(axis=0) + reach + 2, bool)
+        occupied[tuple(cells.T)] = True
+        near = np.argwhere(binary_dilation(occupied, np.ones((3, 3, 3)), iterations=reach))
+        table = np.full(occupied.shape, -1, np.int32)
+        centers = origin + (near + 0.5) * voxel
+        tree = cKDTree(mean)
+        table[tuple(near.T)] = tree.query(centers)[1]
+        neighbours = tree.query(mean, min(11, len(mean)))[1][:, 1:].astype(np.int32)
+        return cls(origin.astype(np.float32), voxel, table, neighbours)
+
+
+@numba.njit(cache=True)
+def _nearest_pixels(pncc, valid, mean, origin, voxel, table, neighbours, gate):
+    """(V,) flat index of the nearest pixel among those that chose a vertex, -1 = none."""
+    height, width = valid.shape
+    best = np.full(len(mean), -1, np.int64)
+    least = np.full(len(mean), gate * gate, np.float32)
+    for row in range(height):
+        for column in range(width):
+            if not valid[row, column]:
+                continue
+            x, y, z = pncc[row, column, 0], pncc[row, column, 1], pncc[row, column, 2]
+            i = int(np.floor((x - origin[0]) / voxel))
+            j = int(np.floor((y - origin[1]) / voxel))
+            k = int(np.floor((z - origin[2]) / voxel))
+            if i < 0 or j < 0 or k < 0:
+                continue
+            if i >= table.shape[0] or j >= table.shape[1] or k >= table.shape[2]:
+                continue
+            vertex = table[i, j, k]
+            if vertex < 0:
+                continue
+            previous = -1
+            distance = np.float32(np.inf)
+            while vertex != previous:  # down hill from neighbour to neighbour
+                previous = vertex
+                a, b, c = x - mean[vertex, 0], y - mean[vertex, 1], z - mean[vertex, 2]
+                distance = a * a + b * b + c * c
+                for n in range(neighbours.shape[1]):
+                    near = neighbours[previous, n]
+                    a, b, c = x - mean[near, 0], y - mean[near, 1], z - mean[near, 2]
+                    other = a * a + b * b + c * c
+                    if other < distance:
+                        vertex, distance = near, other
+            if distance < least[vertex]:
+                least[vertex], best[vertex] = distance, row * width + column
+    return best
+
+
+@numba.njit(cache=True)
+def _invert(pncc, offsets, valid, mean, vertices, flat):
+    """Sub-pixel positions (N, 2) and offsets (N, 3) of vertices, to first order about pixels."""
+    height, width = valid.shape
+    pixels = np.empty((len(vertices), 2))
+    carried = np.empty((len(vertices), 3), np.float32)
+    for n in range(len(vertices)):
+        row, column = flat[n] // width, flat[n] % width
+        left = column - (column > 0 and valid[row, column - 1])
+        right = column + (column + 1 < width and valid[row, column + 1])
+        up = row - (row > 0 and valid[row - 1, column])
+        down = row + (row + 1 < height and valid[row + 1, column])
+        dx = dy = 0.0
+        across, along = right - left, down - up
+        if across > 0 and along > 0:
+            xx = xy = yy = mx = my = 0.0
+            for k in range(3):
+                gx = (pncc[row, right, k] - pncc[row, left, k]) / across
+                gy = (pncc[down, column, k] - pncc[up, column, k]) / along
+                miss = mean[vertices[n], k] - pncc[row, column, k]
+                xx, xy, yy = xx + gx * gx, xy + gx * gy, yy + gy * gy
+                mx, my = mx + gx * miss, my + gy * miss
+            determinant = xx * yy - xy * xy
+            if determinant > 1e-3 * xx * yy:
+                dx = min(max((yy * mx - xy * my) / determinant, -1.0), 1.0)
+                dy = min(max((xx * my - xy * mx) / determinant, -1.0), 1.0)
+        pixels[n, 0], pixels[n, 1] = column + dx, row + dy
+        for k in range(3):
+            carried[n, k] = offsets[row, column, k]
+            if across > 0 and along > 0:
+                carried[n, k] += dx * (offsets[row, right, k] - offsets[row, left, k]) / across
+                carried[n, k] += dy * (offsets[down, column, k] - offsets[up, column, k]) / along
+    return pixels, carried
+
+
+def _check_plane(name: str, plane: np.ndarray) -> None:
+    if plane.ndim != 3 or plane.shape[2] != 3:
+        raise P2FError(f"{name} must have shape (H, W, 3), got {plane.shape}.")
+
+
+def _check_planes(pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> None:
+    _check_plane("pncc", pncc)
+    _check_plane("offsets", offsets)
+    if offsets.shape != pncc.shape or valid.shape != pncc.shape[:2] or valid.dtype != bool:
+        raise P2FError(
+            "pncc (H, W, 3), offsets (H, W, 3) and the bool mask valid (H, W) must match, got "
+            f"{pncc.shape}, {offsets.shape} and {valid.shape} {valid.dtype}."
+        )
