@@ -1,0 +1,221 @@
+"""The `p2f` command: thin, one function of the library a command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from p2f_lib.errors import NoFaceError, P2FError
+from p2f_lib.export import obj_files, write_json
+from p2f_lib.images import SUFFIXES, read_image
+
+if TYPE_CHECKING:
+    from p2f_lib.reconstruction import Face, Reconstructor
+
+EPILOG = """\
+For every PHOTO this writes into DIR, named after the photo:
+  NAME.json           all faces, best first: landmarks, pose, box, confidence, cameras, coefficients
+  NAME.ply            the best face's coloured point cloud, mm
+  NAME.obj            its fitted mesh, mm, with NAME.mtl and NAME_texture.png
+and NAME_2.ply, NAME_2.obj ... for further faces. Photos that share a name get -2, -3 ... behind it;
+a photo itself is never overwritten. Exit status: 0 when every photo worked, 1 when one did not,
+2 when the command itself is wrong.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `p2f` command and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # file names may hold what the terminal can't show
+            stream.reconfigure(errors="backslashreplace")
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        _say("stopped.")
+        return 130
+    except Exception as error:
+        _say(_sentence(error))
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="p2f", description="3D faces from single photos.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    command = commands.add_parser(
+        "reconstruct",
+        help="photos to landmarks, pose, point clouds and textured meshes",
+        description="Reconstruct every face of every photo.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO",
+        help="a picture, or a folder for every picture right in it",
+    )
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
+    command.add_argument(
+        "--box",
+        nargs=4,
+        type=float,
+        metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
+        help="where the face is in every photo, pixels; nothing is detected then",
+    )
+    command.add_argument(
+        "--device", default="auto", help="auto (default), cpu, or cuda where PyTorch sees one"
+    )
+    command.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of face_model.safetensors and unet.safetensors (default: build of the "
+        "checkout, or the environment variable P2F_HOME)",
+    )
+    command.set_defaults(run=_reconstruct)
+    return parser
+
+
+def _reconstruct(arguments: argparse.Namespace) -> int:
+    photos, failed = _expand(arguments.photos)
+    if not photos:
+        return 1
+
+    from p2f_lib.reconstruction import Reconstructor  # loads PyTorch: seconds
+
+    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise P2FError(f"Cannot make the folder {arguments.out}: {error}.") from error
+    names = _Names(arguments.out, photos)
+    stems = [names.take("_".join(photo.stem.splitlines())) for photo in photos]
+    quiet = len(photos) == 1 or not sys.stderr.isatty()
+    for photo, stem in zip(tqdm(photos, unit="photo", disable=quiet), stems, strict=True):
+        try:
+            tqdm.write(_reconstruct_photo(reconstructor, photo, stem, names, arguments.box))
+        except Exception as error:  # one photo's trouble never stops the others
+            failed = True
+            _say(_sentence(error, photo))
+    return int(failed)
+
+
+def _reconstruct_photo(
+    reconstructor: Reconstructor,
+    photo: Path,
+    stem: str,
+    names: _Names,
+    box: Sequence[float] | None,
+) -> str:
+    """Write everything about one photo; returns the line that reports it."""
+    image = read_image(photo)
+    faces = reconstructor(image) if box is None else [reconstructor.reconstruct(image, box)]
+    if not faces:
+        raise NoFaceError("No face was found; give its box with --box if there is one.")
+    document: dict = {
+        "photo": str(photo),
+        "width": image.shape[1],
+        "height": image.shape[0],
+        "faces": [],
+    }
+    for number, face in enumerate(faces, start=1):
+        name = stem if number == 1 else names.take(f"{stem}_{number}")
+        face.save(names.folder / f"{name}.ply")
+        face.save(names.folder / f"{name}.obj")
+        document["faces"].append(
+            {**face.to_dict(), "point_cloud": f"{name}.ply", "mesh": f"{name}.obj"}
+        )
+    path = names.folder / f"{stem}.json"
+    write_json(path, document)
+    return f"{photo}: {_summary(faces)} -> {path}"
+
+
+def _summary(faces: Sequence[Face]) -> str:
+    best = faces[0]
+    count = "1 face" if len(faces) == 1 else f"{len(faces)} faces, the best one"
+    yaw, pitch, roll = (round(float(v)) for v in (best.pose.yaw, best.pose.pitch, best.pose.roll))
+    return (
+        f"{count} at yaw {yaw}, pitch {pitch}, roll {roll} degrees, "
+        f"confidence {best.confidence:.2f}"
+    )
+
+
+class _Names:
+    """Hands out names for results such that none overwrites another one or a photo."""
+
+    def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
+        self.folder = folder
+        self._photos = {photo.resolve() for photo in photos}
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        candidate, number = name, 1
+        while self._clashes(candidate):
+            number += 1
+            candidate = f"{name}-{number}"
+        self._taken |= {path.name.casefold() for path in self._files(candidate)}
+        return candidate
+
+    def _clashes(self, name: str) -> bool:
+        files = self._files(name)
+        return any(
+            path.name.casefold() in self._taken or path.resolve() in self._photos for path in files
+        )
+
+    def _files(self, name: str) -> list[Path]:
+        path = self.folder / name
+        return [
+            path.with_name(f"{name}.json"),
+            path.with_name(f"{name}.ply"),
+            *obj_files(path.with_name(f"{name}.obj")),
+        ]
+
+
+def _expand(paths: Sequence[Path]) -> tuple[list[Path], bool]:
+    """Photos in order, each once, folders replaced by their pictures; True if a folder had none."""
+    photos: dict[Path, Path] = {}
+    failed = False
+    for path in paths:
+        try:
+            found = _pictures(path) if path.is_dir() else [path]
+            if not found:
+                raise P2FError("There is no picture in this folder.")
+            for photo in found:
+                photos.setdefault(photo.resolve(), photo)
+        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a ring
+            failed = True
+            _say(_sentence(error, path))
+    return list(photos.values()), failed
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """The picture files in a folder, by name, without the textures of meshes beside them."""
+    textures = {obj_files(mesh)[2].name for mesh in folder.glob("*.obj")}
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name not in textures and path.is_file()
+    )
+
+
+def _sentence(error: Exception, path: Path | None = None) -> str:
+    """One line on what went wrong, naming the file that it is about."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, P2FError):
+        text = f"Unexpected {type(error).__name__}: {text or 'no details'}"
+    return text if path is None or str(path) in text else f"{path}: {text}"
+
+
+def _say(sentence: str) -> None:
+    tqdm.write(f"p2f: {sentence}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,579 @@
+"""From a photo to 3D faces: detector, network, camera and face model behind one call."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from p2f_lib.camera import AffineCamera, PerspectiveCamera, Pose
+from p2f_lib.crop import Box, Crop
+from p2f_lib.errors import NoFaceError, P2FError
+from p2f_lib.export import write_json, write_obj, write_ply
+from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
+from p2f_lib.images import check_image
+from p2f_lib.landmarks import visible_vertices
+from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.unet import UNet, load_unet, predict
+
+if TYPE_CHECKING:
+    from p2f_lib.detection import Detector
+
+FACE_MODEL_FILE = "face_model.safetensors"
+WEIGHTS_FILE = "unet.safetensors"
+LANDMARKS_FILE = "landmarks.json"  # vertices chosen on training frames (section 4); optional
+
+MIN_PIXELS = 50  # face pixels below which nothing is fitted
+MIN_BOX_SIDE = 8.0  # pixels; nothing below is a face to any network here
+MIN_BOX_OVERLAP = 0.25  # share of a box that has to lie in the picture
+BATCH = 32  # crops a network pass
+TEXTURE_SIDE = 1024  # pixels, at most
+
+# Confidence: a logistic of two measures of the network's agreement with itself.
+TOLERANCE = 0.03  # of the crop's side: a pixel that reprojects within it is consistent
+CONSISTENT_SHARE, CONSISTENT_WEIGHT = 0.6, 10.0
+FACE_SHARE, FACE_SHARE_FULL, FACE_WEIGHT = 0.15, 0.30, 15.0
+
+
+@dataclass(frozen=True, eq=False)
+class Face:
+    """One face of a photo: what the network saw and said, and the camera and mesh fitted to it.
+
+    The network's planes live in the frame of `crop` (S x S pixels, the network's resolution);
+    cameras and landmarks are in pixels of the whole photo (0-based, x right, y down).
+
+    Attributes
+    ----------
+    box : where the face was looked for, photo pixels.
+    crop : the square of the photo that the planes cover.
+    image : (S, S, 3) uint8, the photo as the network saw it.
+    pncc, offsets : (S, S, 3) float32, mm, model space; 0 outside `valid`.
+    valid : (S, S) bool, pixels on the face.
+    camera, affine : perspective and affine camera, model space to photo pixels.
+    shape, expression : (Ks,), (Ke,) coefficients of `model`.
+    vertices : (V, 3) float32, mm, the fitted mesh in model space.
+    localized : model vertices found in the planes (section 3.4), crop pixels.
+    confidence : 0..1, low where there is no face.
+    photo, photo_crop : (T, T, 3) uint8, the same square at the photo's own resolution: the mesh's
+        texture.
+    """
+
+    model: MorphableModel = field(repr=False)
+    box: Box
+    crop: Crop
+    image: np.ndarray = field(repr=False)
+    pncc: np.ndarray = field(repr=False)
+    offsets: np.ndarray = field(repr=False)
+    valid: np.ndarray = field(repr=False)
+    camera: PerspectiveCamera
+    affine: AffineCamera = field(repr=False)
+    shape: np.ndarray = field(repr=False)
+    expression: np.ndarray = field(repr=False)
+    vertices: np.ndarray = field(repr=False)
+    localized: Localized = field(repr=False)
+    confidence: float
+    photo: np.ndarray = field(repr=False)
+    photo_crop: Crop = field(repr=False)
+
+    @property
+    def triangles(self) -> np.ndarray:
+        """(F, 3) int32 vertex indices, counter-clockwise seen from outside."""
+        return self.model.triangles
+
+    @property
+    def points(self) -> np.ndarray:
+        """(N, 3) float32, mm: the network's own surface, PNCC + offset of every valid pixel."""
+        return self.pncc[self.valid] + self.offsets[self.valid]
+
+    @property
+    def point_colors(self) -> np.ndarray:
+        """(N, 3) uint8: the photo at `points`."""
+        return self.image[self.valid]
+
+    @property
+    def pose(self) -> Pose:
+        """Yaw, pitch and roll of the head, degrees."""
+        return self.camera.pose
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) mm in model space to (N, 2) pixels of the photo."""
+        return self.camera.project(points)
+
+    def landmarks(self, markup: str = "ibug68") -> np.ndarray:
+        """(L, 2) float64, pixels of the photo: the mark-up's vertices, projected.
+
+        Raises
+        ------
+        P2FError
+            The face model doesn't know the mark-up.
+        """
+        return self.project(self.landmarks_3d(markup)).astype(np.float64)
+
+    def landmarks_3d(self, markup: str = "ibug68") -> np.ndarray:
+        """(L, 3) mm, model space."""
+        return self.vertices[self._landmark_vertices(markup)]
+
+    def landmarks_visible(self, markup: str = "ibug68") -> np.ndarray:
+        """(L,) bool: False where the fitted mesh hides the landmark from the camera."""
+        return self._visible[self._landmark_vertices(markup)]
+
+    @cached_property
+    def _visible(self) -> np.ndarray:
+        return visible_vertices(self.vertices, self.triangles, self.camera)
+
+    def _landmark_vertices(self, markup: str) -> np.ndarray:
+        if markup not in self.model.landmarks:
+            raise P2FError(
+                f"The face model has no mark-up {markup!r}; "
+                f"it has {', '.join(sorted(self.model.landmarks)) or 'none'}."
+            )
+        return self.model.landmarks[markup]
+
+    def to_dict(self) -> dict:
+        """Everything but the dense arrays, as `save` writes it to JSON."""
+        markups = sorted(self.model.landmarks)
+        camera = self.camera
+        return {
+            "box": [round(side, 3) for side in self.box.as_tuple()],
+            "confidence": round(self.confidence, 4),
+            "pose": {
+                name: round(float(getattr(self.pose, name)), 3) for name in ("yaw", "pitch", "roll")
+            },
+            "landmarks": {m: self.landmarks(m).round(3) for m in markups},
+            "landmarks_3d": {m: self.landmarks_3d(m).astype(np.float64).round(3) for m in markups},
+            "landmarks_visible": {m: self.landmarks_visible(m) for m in markups},
+            "camera": {
+                "focal": float(camera.focal),
+                "principal_point": np.asarray(camera.principal_point),
+                "rotation": np.asarray(camera.rotation),
+                "translation": np.asarray(camera.translation),
+            },
+            "affine": np.asarray(self.affine.matrix),
+            "shape": np.asarray(self.shape, np.float64).round(5),
+            "expression": dict(
+                zip(
+                    self.model.expression_names,
+                    np.asarray(self.expression, np.float64).round(5).tolist(),
+                    strict=True,
+                )
+            ),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the face in the format that the suffix names.
+
+        - ``.ply``: the coloured point cloud of every face pixel, mm (binary)
+        - ``.obj``: the fitted mesh, mm, with ``.mtl`` and ``_texture.png`` beside it; the texture
+          is the photo itself, so surfaces that it doesn't show bear what covers them
+        - ``.json``: landmarks, pose, box, confidence, cameras, coefficients
+
+        Raises
+        ------
+        P2FError
+            Another suffix, or the file can't be written.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".ply":
+            write_ply(path, self.points, self.point_colors)
+        elif suffix == ".obj":
+            pixels = self.photo_crop.points_from_picture(self.project(self.vertices))
+            write_obj(path, self.vertices, self.triangles, pixels, self.photo)
+        elif suffix == ".json":
+            write_json(path, self.to_dict())
+        else:
+            raise P2FError(
+                f"Cannot save a face as {path.name!r}: the suffix has to be .ply (point cloud), "
+                ".obj (textured mesh) or .json (landmarks, pose, cameras, coefficients)."
+            )
+
+
+def confidence(consistent_share: float, face_share: float) -> float:
+    """How sure one may be that the planes show a face, 0..1.
+
+    Parameters
+    ----------
+    consistent_share : float
+        Share of the valid pixels whose 3D point the fitted camera puts back within `TOLERANCE`
+        of the crop's side: the network's two answers, where and what, agree.
+    face_share : float
+        Share of the crop that is valid; above `FACE_SHARE_FULL` more says no more.
+    """
+    logit = CONSISTENT_WEIGHT * (consistent_share - CONSISTENT_SHARE)
+    logit += FACE_WEIGHT * (min(face_share, FACE_SHARE_FULL) - FACE_SHARE)
+    return float(1 / (1 + np.exp(-logit)))
+
+
+class Reconstructor:
+    """Photo to faces: detect, crop, predict, fit; then once more on the crop that the fit proposes.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    unet : UNet
+        In evaluation mode, on the device where it shall run.
+    detector : Detector, optional
+        Finds boxes when none are given; dlib's by default, made when it is first needed.
+    passes : int
+        Passes through network and fit; each after the first looks at the box of the 68 fitted
+        landmarks, which doesn't depend on the detector's idea of a face box.
+    crop_scale : float
+        Side of the crop over the longer side of the box, the same as in training.
+
+    Raises
+    ------
+    P2FError
+        The network was trained with another face model, or the model has no "ibug68".
+    """
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        unet: UNet,
+        detector: Detector | None = None,
+        passes: int = 2,
+        crop_scale: float = 1.5,
+    ) -> None:
+        check_model_matches(model, unet.metadata)
+        if passes < 1 or crop_scale <= 0:
+            raise P2FError(
+                f"passes must be at least 1 and crop_scale above 0, got {passes} and {crop_scale}."
+            )
+        if "ibug68" not in model.landmarks:
+            raise P2FError(
+                f"The face model {model.name!r} has no iBUG landmarks (ibug68), by which later "
+                "passes find their crop."
+            )
+        self.model = model
+        self.fitter = Fitter(model)
+        self.unet = unet
+        self.passes = passes
+        self.crop_scale = crop_scale
+        self._detector = detector
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path | None = None,
+        device: str = "auto",
+        detector: Detector | None = None,
+    ) -> Reconstructor:
+        """The last trained or pulled network and face model.
+
+        Parameters
+        ----------
+        folder : str or Path, optional
+            Holds ``face_model.safetensors``, ``unet.safetensors`` and maybe ``landmarks.json``.
+            Default: the environment variable ``P2F_HOME``; else ``build`` in the current folder or
+            the nearest parent with a ``dvc.yaml``; else ``build`` of the checkout that holds this
+            package.
+        device : str
+            ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
+        detector : Detector, optional
+            In place of dlib's.
+
+        Raises
+        ------
+        P2FError
+            A file is missing, damaged or doesn't match the other; no such device.
+        """
+        folder = find_weights(folder)
+        unet = load_unet(folder / WEIGHTS_FILE, choose_device(device))
+        model = MorphableModel.load(folder / FACE_MODEL_FILE)
+        check_model_matches(model, unet.metadata)
+        reconstructor = cls(model, unet, detector)
+        if (folder / LANDMARKS_FILE).is_file():
+            reconstructor.model = with_landmarks(model, folder / LANDMARKS_FILE)
+        return reconstructor
+
+    @property
+    def detector(self) -> Detector:
+        if self._detector is None:
+            from p2f_lib.detection import DlibDetector  # loading dlib takes time and memory
+
+            self._detector = DlibDetector()
+        return self._detector
+
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        """Every face found, best first (confidence times the detector's score).
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8, RGB
+
+        Raises
+        ------
+        P2FError
+            `image` is no such array.
+        """
+        check_image(image)
+        found = [d for d in self.detector(image) if box_problem(d.box, image) is None]
+        faces = self.reconstruct_many([image] * len(found), [d.box for d in found])
+        ranked = [
+            (face.confidence * detection.score, face)
+            for face, detection in zip(faces, found, strict=True)
+            if face is not None
+        ]
+        return [face for _, face in sorted(ranked, key=lambda pair: pair[0], reverse=True)]
+
+    def reconstruct(self, image: np.ndarray, box: Box | Sequence[float] | None = None) -> Face:
+        """The face in `box`, or the best one that the detector finds.
+
+        Parameters
+        ----------
+        image : (H, W, 3) uint8, RGB
+        box : (left, top, right, bottom), pixels, about brows to chin; optional
+
+        Raises
+        ------
+        P2FError
+            `image` or `box` is malformed, or the box lies outside the picture.
+        NoFaceError
+            The detector finds no face, or the network none in the box.
+        """
+        check_image(image)
+        if box is None:
+            faces = self(image)
+            if not faces:
+                raise NoFaceError(
+                    "No face was found in the picture; give its box (left, top, right, bottom) "
+                    "if there is one."
+                )
+            return faces[0]
+        box = as_box(box)
+        problem = box_problem(box, image)
+        if problem:
+            raise P2FError(problem)
+        (face,) = self.reconstruct_many([image], [box])
+        if face is None:
+            raise NoFaceError(f"The network sees no face in the box {_sides(box)}.")
+        return face
+
+    def reconstruct_many(
+        self, images: Sequence[np.ndarray], boxes: Sequence[Box]
+    ) -> list[Face | None]:
+        """One face a picture, for pictures and boxes that are known to be sound.
+
+        Parameters
+        ----------
+        images : N pictures (H, W, 3) uint8, RGB; the same one may come repeatedly.
+        boxes : N boxes
+
+        Returns
+        -------
+        N faces, None where the network sees too little of one to fit anything.
+        """
+        if len(images) != len(boxes):
+            raise P2FError(f"Got {len(images)} pictures and {len(boxes)} boxes.")
+        faces: list[Face | None] = [None] * len(images)
+        boxes = list(boxes)
+        pending = list(range(len(images)))
+        for _ in range(self.passes):
+            fresh = self._one_pass([images[i] for i in pending], [boxes[i] for i in pending])
+            # A later pass that fails leaves the earlier one's face standing.
+            improved = [(i, face) for i, face in zip(pending, fresh, strict=True) if face]
+            pending = []
+            for i, face in improved:
+                faces[i] = replace(face, box=faces[i].box if faces[i] else face.box)
+                boxes[i] = Box.around(face.landmarks("ibug68"))
+                if box_problem(boxes[i], images[i]) is None:
+                    pending.append(i)
+        return faces
+
+    def _one_pass(self, images: list[np.ndarray], boxes: list[Box]) -> list[Face | None]:
+        size = self.unet.config.input_size
+        crops = [Crop.around(box, size, self.crop_scale) for box in boxes]
+        faces: list[Face | None] = []
+        for start in range(0, len(images), BATCH):
+            part = slice(start, start + BATCH)
+            inputs = np.stack(
+                [crop.extract(image) for crop, image in zip(crops[part], images[part], strict=True)]
+            )
+            for image, box, crop, seen, pncc, offsets in zip(
+                images[part], boxes[part], crops[part], inputs, *predict(self.unet, inputs),
+                strict=True,
+            ):  # fmt: skip
+                faces.append(self._fit(image, box, crop, seen, pncc, offsets))
+        return faces
+
+    def _fit(
+        self,
+        image: np.ndarray,
+        box: Box,
+        crop: Crop,
+        seen: np.ndarray,
+        pncc: np.ndarray,
+        offsets: np.ndarray,
+    ) -> Face | None:
+        if not (np.isfinite(pncc).all() and np.isfinite(offsets).all()):
+            raise P2FError("The network's output is not finite: its weights are broken.")
+        valid = valid_mask(pncc)
+        if valid.sum() < MIN_PIXELS:
+            return None
+        pncc, offsets = pncc * valid[..., None], offsets * valid[..., None]
+        height, width = image.shape[:2]
+        center = crop.points_from_picture(np.array([[(width - 1) / 2, (height - 1) / 2]]))[0]
+        try:
+            fit = fit_face(self.fitter, pncc, offsets, valid, center)
+        except (P2FError, np.linalg.LinAlgError):  # too few pixels near the surface, or in one line
+            return None
+        to_picture = crop.to_picture
+        photo_crop = replace(crop, size=int(np.clip(round(crop.side), crop.size, TEXTURE_SIDE)))
+        return Face(
+            model=self.model,
+            box=box,
+            crop=crop,
+            image=seen,
+            pncc=pncc,
+            offsets=offsets,
+            valid=valid,
+            camera=fit.camera.scaled(crop.side / crop.size, to_picture[:, 2]),
+            affine=fit.affine.transformed(to_picture),
+            shape=fit.shape,
+            expression=fit.expression,
+            vertices=fit.vertices,
+            localized=fit.localized,
+            confidence=confidence(_consistent_share(fit, pncc, offsets, valid), valid.mean()),
+            photo=photo_crop.extract(image),
+            photo_crop=photo_crop,
+        )
+
+
+def _consistent_share(
+    fit: FaceFit, pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray
+) -> float:
+    pixels = np.argwhere(valid)[:, ::-1]
+    gaps = np.linalg.norm(fit.camera.project(pncc[valid] + offsets[valid]) - pixels, axis=1)
+    return float((gaps < TOLERANCE * len(valid)).mean())
+
+
+def as_box(box: Box | Sequence[float]) -> Box:
+    """A `Box` from one or from any (left, top, right, bottom)."""
+    if isinstance(box, Box):
+        return box
+    try:
+        left, top, right, bottom = (float(side) for side in box)
+    except (TypeError, ValueError) as error:
+        raise P2FError(
+            f"A box is four numbers (left, top, right, bottom) in pixels, got {box!r}."
+        ) from error
+    return Box(left, top, right, bottom)
+
+
+def box_problem(box: Box, image: np.ndarray) -> str | None:
+    """A sentence on what makes `box` no place for a face in `image`, None if it is one."""
+    height, width = image.shape[:2]
+    if max(box.width, box.height) < MIN_BOX_SIDE:
+        return (
+            f"The box {_sides(box)} is smaller than {MIN_BOX_SIDE:g} pixels, too small for a face."
+        )
+    across = min(box.right, width - 0.5) - max(box.left, -0.5)
+    down = min(box.bottom, height - 0.5) - max(box.top, -0.5)
+    if max(across, 0) * max(down, 0) < MIN_BOX_OVERLAP * box.width * box.height:
+        return (
+            f"The box {_sides(box)} lies outside the picture of {width} x {height} pixels, wholly "
+            "or for the most part; a box is (left, top, right, bottom)."
+        )
+    return None
+
+
+def _sides(box: Box) -> str:
+    return "({})".format(", ".join(f"{side:g}" for side in box.as_tuple()))
+
+
+def find_weights(folder: str | Path | None = None) -> Path:
+    """The folder with network and face model; see `Reconstructor.from_pretrained`.
+
+    Raises
+    ------
+    P2FError
+        No folder has both files.
+    """
+    if folder is not None:
+        candidates = [Path(folder)]
+    elif os.environ.get("P2F_HOME"):
+        candidates = [Path(os.environ["P2F_HOME"])]
+    else:
+        here = Path.cwd()
+        candidates = [p / "build" for p in (here, *here.parents) if (p / "dvc.yaml").is_file()][:1]
+        candidates = [here / "build", *candidates, Path(__file__).resolve().parents[1] / "build"]
+    for candidate in candidates:
+        if all((candidate / name).is_file() for name in (FACE_MODEL_FILE, WEIGHTS_FILE)):
+            return candidate
+    raise P2FError(
+        f"There is no {FACE_MODEL_FILE} with {WEIGHTS_FILE} in "
+        f"{' or '.join(dict.fromkeys(map(str, candidates)))}. "
+        "Run `make repro` to train them or `dvc pull` to fetch them."
+    )
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """``"auto"`` or a PyTorch device name to a device that is there.
+
+    Raises
+    ------
+    P2FError
+        No such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError, TypeError) as error:
+        raise P2FError(
+            f"There is no device {device!r} here; use auto, cpu, or cuda where PyTorch sees one."
+        ) from error
+    return chosen
+
+
+def check_model_matches(model: MorphableModel, metadata: dict[str, str]) -> None:
+    """Refuse a face model other than the one whose PNCC and offsets the network learned.
+
+    The mesh may be subdivided more or less than in training: its surface stays the same.
+    """
+    wanted = metadata.get("face_model_checksum")
+    coarse = model.coarse or model
+    if wanted is not None and wanted not in (model.checksum, coarse.checksum):
+        raise P2FError(
+            f"The face model {model.name!r} (checksum {coarse.checksum[:12]}) is not the one that "
+            f"the network was trained with, {metadata.get('face_model', 'unknown')!r} (checksum "
+            f"{wanted[:12]}). Run `make repro` or `dvc pull` to get a matching pair."
+        )
+
+
+def with_landmarks(model: MorphableModel, path: str | Path) -> MorphableModel:
+    """`model` with the vertex lists of a JSON file, ``{mark-up: [vertex, ...]}``.
+
+    Raises
+    ------
+    P2FError
+        The file holds anything else.
+    """
+    path = Path(path)
+    try:
+        lists = json.loads(path.read_text())
+        chosen = {}
+        for markup, vertices in lists.items():
+            given = np.array(vertices)
+            known = model.landmarks.get(markup, given)
+            if (
+                given.dtype.kind != "i"
+                or given.ndim != 1
+                or given.shape != known.shape
+                or not ((given >= 0) & (given < model.n_vertices)).all()
+            ):
+                raise ValueError(f"{markup!r} doesn't fit it")
+            chosen[markup] = given.astype(np.int32)
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise P2FError(
+            f"{path} is no list of landmark vertices for {model.name!r}: {error}."
+        ) from error
+    return replace(model, landmarks={**model.landmarks, **chosen})
