@@ -125,25 +125,26 @@ def offset_statistics(offsets: np.ndarray, valid: np.ndarray | None = None) -> O
 SHAPE_LIMIT = 2.5  # standard deviations
 SHAPE_SHRINK = 0.9  # independent coefficients make odder faces than people are
 
-# Kinds of expression: (share, {face unit without side: range of its activation}). A quarter is
-# neutral; the rest is talking and smiling, wide open mouths and strong feelings, and oddities.
+# Kinds of expression: (share, {face unit without side: range of its activation}). Talking and
+# smiling, wide open mouths and strong feelings, and oddities; few faces are neutral, because a
+# network that seldom sees an open mouth draws it closed.
 EXPRESSIONS: tuple[tuple[float, dict[str, tuple[float, float]]], ...] = (
-    (0.25, {}),
+    (0.10, {}),
     (
-        0.17,  # smile
+        0.18,  # smile
         {
             "mouthSmile": (0.3, 1.0),
             "cheekSquint": (0.0, 0.6),
             "eyeSquint": (0.0, 0.5),
             "mouthDimple": (0.0, 0.4),
             "mouthUpperUp": (0.0, 0.3),
-            "jawOpen": (0.0, 0.25),
+            "jawOpen": (0.0, 0.4),
         },
     ),
     (
-        0.18,  # talk
+        0.22,  # talk
         {
-            "jawOpen": (0.05, 0.4),
+            "jawOpen": (0.1, 0.6),
             "mouthFunnel": (0.0, 0.5),
             "mouthPucker": (0.0, 0.4),
             "mouthLowerDown": (0.0, 0.5),
@@ -152,9 +153,9 @@ EXPRESSIONS: tuple[tuple[float, dict[str, tuple[float, float]]], ...] = (
             "mouthSmile": (0.0, 0.3),
         },
     ),
-    (0.10, {"jawOpen": (0.5, 1.0), "mouthStretch": (0.0, 0.5), "mouthLowerDown": (0.0, 0.4)}),
+    (0.16, {"jawOpen": (0.5, 1.0), "mouthStretch": (0.0, 0.5), "mouthLowerDown": (0.0, 0.4)}),
     (
-        0.08,  # surprise
+        0.12,  # surprise
         {
             "jawOpen": (0.2, 0.9),
             "browInnerUp": (0.5, 1.0),

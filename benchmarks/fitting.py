@@ -1,0 +1,113 @@
+"""From PNCC and offsets to camera, coefficients, posed mesh and landmarks, on one core."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+
+from benchmarks import Row, median_ms
+from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
+from p2f_lib.fitting import Fitter, correspondences, fit_face, valid_mask
+from p2f_lib.ground_truth import render_ground_truth
+from p2f_lib.morphable_model import MorphableModel
+from tests.toy import egg, toy_model
+
+N_SHAPE, N_EXPRESSION = 60, 51  # as in the open face model
+
+
+def rows() -> list[Row]:
+    """Milliseconds a face, beside the same steps put together from SciPy's parts."""
+    small, large = _model(11_843), _model(46_588)
+    return [
+        _row("fit_12k_64_ms", small, 64),
+        _row("fit_12k_ms", small, 256),
+        _row("fit_47k_ms", large, 256),
+    ]
+
+
+def _model(n_vertices: int) -> MorphableModel:
+    """An egg with as many modes as a real face model has."""
+    rng = np.random.default_rng(0)
+    toy = toy_model(400)
+    vertices, triangles = egg(n_vertices)
+    waves, phases = rng.normal(0, 1 / 50, (111, 3, 3)), rng.uniform(0, 6, (111, 1, 3))
+    modes = np.sin(np.einsum("vi,kij->kvj", vertices, waves) + phases).astype(np.float32)
+    chosen = cKDTree(vertices).query(toy.mean[toy.landmarks["ibug68"]])[1].astype(np.int32)
+    return replace(
+        toy,
+        mean=vertices.astype(np.float32),
+        triangles=triangles,
+        shape_basis=modes[:N_SHAPE],
+        shape_sigma=np.ones(N_SHAPE, np.float32),
+        expression_basis=modes[N_SHAPE:],
+        expression_sigma=np.full(N_EXPRESSION, 0.25, np.float32),
+        expression_names=tuple(f"e{k}" for k in range(N_EXPRESSION)),
+        landmarks={"ibug68": chosen},
+        regions={},
+    )
+
+
+def _row(name: str, model: MorphableModel, size: int) -> Row:
+    rng = np.random.default_rng(1)
+    center = np.full(2, (size - 1) / 2)
+    camera = PerspectiveCamera(
+        900 * size / 300, center, rotation_from_pose(Pose(20, 5, 5)), np.array([0, 0, 900.0])
+    )
+    truth = render_ground_truth(
+        model, rng.normal(size=N_SHAPE), rng.normal(0, 0.25, N_EXPRESSION), camera, size, size
+    )
+    noise = rng.normal(0, 1, (2, size, size, 3)) * truth.valid[..., None]
+    pncc, offsets = (truth.pncc + noise[0]).astype(np.float32), truth.offsets + noise[1]
+    offsets = offsets.astype(np.float32)
+    fitter, chosen = Fitter(model), model.landmarks["ibug68"]
+
+    def ours() -> np.ndarray:
+        fit = fit_face(fitter, pncc, offsets, valid_mask(pncc), center)
+        return fit.camera.project(fit.vertices[chosen])
+
+    def plain() -> np.ndarray:
+        return _plain(model, pncc, offsets, center)[chosen]
+
+    repeats = 31
+    return Row(
+        name,
+        median_ms(ours, repeats),
+        "ms",
+        median_ms(plain, 3),
+        f"planes to camera, {N_SHAPE} + {N_EXPRESSION} coefficients, {model.n_vertices} posed "
+        f"vertices, 68 landmarks; {truth.valid.sum()} face pixels of {size}x{size}; reference: "
+        "SciPy KD-tree, dense least squares, SciPy's Levenberg-Marquardt",
+    )
+
+
+def _plain(
+    model: MorphableModel, pncc: np.ndarray, offsets: np.ndarray, center: np.ndarray
+) -> np.ndarray:
+    """The same steps as one would first write them; (V, 2) pixels of the posed mesh."""
+    valid = valid_mask(pncc)
+    both = correspondences(pncc, offsets, valid)
+    gap, pixel = cKDTree(pncc[valid]).query(model.mean)
+    vertices = np.flatnonzero(gap < 4.0)
+    basis = np.concatenate([model.shape_basis, model.expression_basis])
+    sigma = np.concatenate([model.shape_sigma, model.expression_sigma])
+    a = np.moveaxis(basis[:, vertices], 0, -1).reshape(-1, len(basis))
+    a = np.vstack([a, 0.1 * np.sqrt(len(vertices)) * np.diag(1 / sigma)])
+    b = np.append(offsets[valid][pixel[vertices]].ravel(), np.zeros(len(sigma)))
+    coefficients = np.linalg.lstsq(a, b, rcond=None)[0]
+    mesh = model.mean + np.tensordot(coefficients, basis, 1)
+
+    def project(parameters: np.ndarray, points: np.ndarray) -> np.ndarray:
+        turned = Rotation.from_rotvec(parameters[1:4]).apply(points) + parameters[4:]
+        return parameters[0] * turned[:, :2] / turned[:, 2:] + center
+
+    pixels = both.pixels[pixel[vertices]]
+    start = np.array([float(pncc.shape[0]), np.pi, 0, 0, 0, 0, 1200])
+    fit = least_squares(
+        lambda x: (project(x, mesh[vertices]) - pixels).ravel(),
+        start,
+        method="lm",
+        x_scale=[100, 1, 1, 1, 10, 10, 100],
+    )
+    return project(fit.x, mesh)

@@ -1,0 +1,363 @@
+"""What the notebooks measure: each function is one experiment and returns its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from p2f_lib import evaluation
+from p2f_lib.camera import Pose
+from p2f_lib.crop import Box
+from p2f_lib.datasets.clips import ClipTruth
+from p2f_lib.datasets.menpo3d import Clip
+from p2f_lib.datasets.photos import AnnotatedPhoto
+from p2f_lib.detection import Detector
+from p2f_lib.errors import NoFaceError
+from p2f_lib.evaluation import Statistics, errors_2d, errors_3d_rigid, errors_3d_similarity
+from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
+from p2f_lib.ground_truth import render_ground_truth, sample_coefficients
+from p2f_lib.images import read_image
+from p2f_lib.landmarks import Selection, select_vertices
+from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.reconstruction import Face, Reconstructor
+from p2f_lib.synthesis import Sample, render_sample
+from p2f_lib.tracking import Track, moving_average, track_frames
+
+INNER = slice(17, 68)  # of the iBUG 68: all but the jaw line, on which annotators and models differ
+
+
+def render_frames(
+    model: MorphableModel, seed: int, count: int, size: int, first: int = 0
+) -> list[Sample]:
+    """Synthetic photographs with their truth; other seeds than the training's show other people."""
+    return [
+        render_sample(model, seed, index, size=size)
+        for index in tqdm(range(first, first + count), "frames")
+    ]
+
+
+# ---------------------------------------------------------------- fitting (notebook 4)
+
+
+def fit_errors(
+    reconstructor: Reconstructor, frames: Sequence[Sample]
+) -> dict[str, dict[str, float]]:
+    """Errors of the mean face, of the network, and of the oracle that gets true planes.
+
+    Returns
+    -------
+    {method: {"mesh_mm": mean distance of the vertices in model space, "pose_degrees": mean absolute
+    error of yaw, pitch and roll, "landmarks_percent": of the 68 points, over the box size
+    sqrt(w h)}}
+    """
+    model = reconstructor.model
+    rows: dict[str, list[tuple[float, float, float]]] = {"mean face": [], "network": [], "oracle": []}
+    for frame in tqdm(frames, "fits"):
+        truth = model.vertices(frame.shape, frame.expression)
+        found = {"oracle": _oracle(reconstructor.fitter, frame)}
+        try:
+            found["network"] = reconstructor.reconstruct(frame.image, Box.around(frame.landmarks))
+        except NoFaceError:
+            found["network"] = None
+        for name, fit in found.items():
+            if fit is None:
+                continue
+            points = fit.camera.project(fit.vertices[model.landmarks["ibug68"]])
+            rows[name].append(
+                (
+                    float(np.linalg.norm(fit.vertices - truth, axis=1).mean()),
+                    _pose_error(fit.camera.pose, frame.camera.pose),
+                    100 * float(errors_2d(points, frame.landmarks, "size")),
+                )
+            )
+        baseline = evaluation.mean_face_in_box(
+            model, Box.around(frame.landmarks), "ibug68", scale=1.0, drop=0.0
+        )
+        rows["mean face"].append(
+            (
+                float(np.linalg.norm(model.mean - truth, axis=1).mean()),
+                _pose_error(Pose(0, 0, 0), frame.camera.pose),
+                100 * float(errors_2d(baseline, frame.landmarks, "size")),
+            )
+        )
+    names = ("mesh_mm", "pose_degrees", "landmarks_percent")
+    return {
+        method: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+        for method, values in rows.items()
+        if values
+    }
+
+
+def _oracle(fitter: Fitter, frame: Sample) -> FaceFit:
+    height, width = frame.valid.shape
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    return fit_face(fitter, frame.pncc, frame.offsets, valid_mask(frame.pncc), center)
+
+
+def _pose_error(pose: Pose, truth: Pose) -> float:
+    difference = np.array(
+        [pose.yaw - truth.yaw, pose.pitch - truth.pitch, pose.roll - truth.roll]
+    )
+    return float(np.abs((difference + 180) % 360 - 180).mean())
+
+
+def select_landmarks(
+    reconstructor: Reconstructor, frames: Sequence[Sample], markup: str, radius: float
+) -> Selection:
+    """Section 4 on synthetic frames: meshes as fitted, landmarks as rendered."""
+    model = reconstructor.model
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for frame in tqdm(frames, "landmark frames"):
+            truth = frame.camera.project(
+                model.vertices(frame.shape, frame.expression)[model.landmarks[markup]]
+            )
+            try:
+                face = reconstructor.reconstruct(frame.image, Box.around(frame.landmarks))
+            except NoFaceError:
+                continue
+            yield face.project(face.vertices), truth
+
+    return select_vertices(
+        pairs(), markup=markup, current=model.landmarks[markup], vertices=model.mean, radius=radius
+    )
+
+
+def several_photos(
+    reconstructor: Reconstructor, seed: int, people: int, views: int, size: int
+) -> np.ndarray:
+    """Error of a person's neutral mesh against the number of photos (Eq. 5).
+
+    Returns
+    -------
+    (people, views) float
+        Mean distance of the vertices in mm, fitted to the first 1, 2, ... photos.
+    """
+    model = reconstructor.model
+    errors = np.zeros((people, views))
+    for person in tqdm(range(people), "people"):
+        first = person * views
+        shape, _ = sample_coefficients(model, np.random.default_rng([seed, first]))
+        truth = model.vertices(shape)
+        localized: list[Localized] = []
+        for view in range(views):
+            frame = render_sample(model, seed, first + view, size=size, shape=shape)
+            try:
+                face = reconstructor.reconstruct(frame.image, Box.around(frame.landmarks))
+                localized.append(face.localized)
+            except NoFaceError:
+                pass
+            fitted = reconstructor.fitter.coefficients_multi(localized)[0] if localized else None
+            errors[person, view] = np.linalg.norm(model.vertices(fitted) - truth, axis=1).mean()
+    return errors
+
+
+# ---------------------------------------------------------------- clips (notebook 5)
+
+
+@dataclass(frozen=True, eq=False)
+class ClipEvaluation:
+    """Predictions of several methods on annotated clips, and their errors.
+
+    Attributes
+    ----------
+    landmarks : {method: (F, 84, 2)} pixels, all clips one after the other.
+    truth : (F, 84, 2)
+    errors : {kind: {method: (F,)}} with the kinds "2d" (over the interocular distance), "3d" (after
+        similarity alignment, over the interocular distance in space) and "3d_mm" (after rigid
+        alignment, mm).
+    statistics : {kind: {method: Statistics}}
+    frame_clip, frame_index : (F,) which clip, and which of its frames.
+    detected : (F,) False where the box was interpolated.
+    """
+
+    landmarks: Mapping[str, np.ndarray]
+    truth: np.ndarray
+    errors: Mapping[str, Mapping[str, np.ndarray]]
+    statistics: Mapping[str, Mapping[str, Statistics]]
+    frame_clip: np.ndarray
+    frame_index: np.ndarray
+    detected: np.ndarray
+
+
+def evaluate_clips(
+    clips: Sequence[Clip],
+    truths: Sequence[ClipTruth],
+    truth_model: MorphableModel,
+    reconstructor: Reconstructor,
+    detector: Detector,
+    *,
+    smoothing: int = 3,
+    limit: float = 0.08,
+    limit_mm: float = 8.0,
+    step: float = 1e-4,
+) -> ClipEvaluation:
+    """The 3D Menpo protocol: this run, the mean face in the detector's box, and the oracle.
+
+    Parameters
+    ----------
+    clips, truths : one each a clip.
+    truth_model : the face model that the clips were made from; with the truth's coefficients and
+        cameras it makes the oracle's planes.
+    smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
+    limit, step : of the AUC, in interocular distances; `limit_mm` of the AUC in mm.
+    """
+    model, oracle = reconstructor.model, Fitter(truth_model)
+    two: dict[str, list[np.ndarray]] = {}
+    three: dict[str, list[np.ndarray]] = {}
+    detected, frame_clip, frame_index = [], [], []
+
+    def add(method: str, points: np.ndarray, space: np.ndarray) -> None:
+        two.setdefault(method, []).append(points)
+        three.setdefault(method, []).append(space)
+
+    for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
+        track = track_frames(clip, detector, reconstructor, window=smoothing)
+        add("this run", track.landmarks_2d, track.landmarks_3d)
+        add("mean face in the box", *_mean_face(model, track, smoothing))
+        add("oracle", *_oracle_landmarks(oracle, truth))
+        detected.append(track.detected)
+        frame_clip.append(np.full(len(clip), number))
+        frame_index.append(np.arange(len(clip)))
+    landmarks = {name: np.concatenate(parts) for name, parts in two.items()}
+    space = {name: np.concatenate(parts) for name, parts in three.items()}
+    truth_2d = np.concatenate([clip.projected for clip in clips])
+    truth_3d = np.concatenate([clip.model for clip in clips])
+    errors = {
+        "2d": {n: errors_2d(points, truth_2d) for n, points in landmarks.items()},
+        "3d": {n: errors_3d_similarity(points, truth_3d) for n, points in space.items()},
+        "3d_mm": {n: errors_3d_rigid(points, truth_3d) for n, points in space.items()},
+    }
+    limits = {"2d": (limit, step), "3d": (limit, step), "3d_mm": (limit_mm, limit_mm * step / limit)}
+    return ClipEvaluation(
+        landmarks,
+        truth_2d,
+        errors,
+        {
+            kind: {n: evaluation.statistics(e, *limits[kind]) for n, e in methods.items()}
+            for kind, methods in errors.items()
+        },
+        np.concatenate(frame_clip),
+        np.concatenate(frame_index),
+        np.concatenate(detected),
+    )
+
+
+def _mean_face(
+    model: MorphableModel, track: Track, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    points = np.stack(
+        [evaluation.mean_face_in_box(model, Box(*box), "menpo84") for box in track.boxes]
+    )
+    space = model.mean[model.landmarks["menpo84"]]
+    return moving_average(points, window), np.repeat(space[None], len(track), axis=0)
+
+
+def _oracle_landmarks(fitter: Fitter, truth: ClipTruth) -> tuple[np.ndarray, np.ndarray]:
+    model, points, space = fitter.model, [], []
+    height, width = truth.height, truth.width
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    chosen = model.landmarks["menpo84"]
+    for expression, camera in zip(truth.expressions, truth.cameras, strict=True):
+        planes = render_ground_truth(model, truth.shape, expression, camera, height, width)
+        fit = fit_face(fitter, planes.pncc, planes.offsets, valid_mask(planes.pncc), center)
+        space.append(fit.vertices[chosen])
+        points.append(fit.camera.project(space[-1]))
+    return np.stack(points), np.stack(space)
+
+
+def table(result: ClipEvaluation) -> str:
+    """The numbers of an evaluation as a Markdown table, one row a method and kind of error."""
+    units = {"2d": "2D, % of interocular", "3d": "3D, % of interocular", "3d_mm": "3D, mm"}
+    lines = [
+        "| error | method | frames | mean | median | std | MAD | AUC | failures |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for kind, methods in result.statistics.items():
+        factor = 1 if kind == "3d_mm" else 100
+        for name, s in methods.items():
+            values = " | ".join(f"{factor * v:.2f}" for v in (s.mean, s.median, s.std, s.mad))
+            lines.append(
+                f"| {units[kind]} | {name} | {s.n_frames} | {values} | {s.auc:.3f} | "
+                f"{100 * s.failure_rate:.1f} % |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def metrics(result: ClipEvaluation) -> dict[str, dict[str, dict[str, float]]]:
+    """The statistics as nested plain numbers, rounded, for `dvc metrics`."""
+    return {
+        kind: {
+            name.replace(" ", "_"): {k: round(float(v), 5) for k, v in asdict(s).items()}
+            for name, s in methods.items()
+        }
+        for kind, methods in result.statistics.items()
+    }
+
+
+def write_ced(path: str | Path, result: ClipEvaluation, limit: float, points: int = 161) -> None:
+    """The curves of the 2D error as CSV: ``error`` and one column a method."""
+    x = np.linspace(0, limit, points)
+    methods = result.errors["2d"]
+    columns = [evaluation.cumulative_error(errors, x) for errors in methods.values()]
+    header = ",".join(["error", *(name.replace(" ", "_") for name in methods)])
+    rows = np.column_stack([x, *columns])
+    np.savetxt(path, rows, fmt="%.6g", delimiter=",", header=header, comments="")
+
+
+# ---------------------------------------------------------------- annotated photographs
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoErrors:
+    """Errors on annotated photographs, as fractions of the distance of the outer eye corners.
+
+    Attributes
+    ----------
+    inner, all : (N,) mean over the 51 inner and over all 68 points; inf where no face was seen.
+    """
+
+    inner: np.ndarray
+    all: np.ndarray
+
+    def summary(self, limit: float) -> dict[str, float]:
+        """Means over the photos where a face was seen, and how many exceed `limit`."""
+        seen = np.isfinite(self.inner)
+        return {
+            "photos": len(self.inner),
+            "inner_mean": float(self.inner[seen].mean()),
+            "inner_median": float(np.median(self.inner)),
+            "all_mean": float(self.all[seen].mean()),
+            "failures": int((self.inner > limit).sum()),
+            "unseen": int((~seen).sum()),
+        }
+
+
+def reconstruct_photos(
+    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto]
+) -> Iterator[Face | None]:
+    """The face in each photo's annotated box, None where the network sees none."""
+    for photo in tqdm(photos, "photos"):
+        try:
+            yield reconstructor.reconstruct(read_image(photo.path), photo.box)
+        except NoFaceError:
+            yield None
+
+
+def photo_errors(reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto]) -> PhotoErrors:
+    """iBUG landmark errors in given boxes."""
+    inner, everything = [], []
+    for photo, face in zip(photos, reconstruct_photos(reconstructor, photos), strict=True):
+        if face is None:
+            inner.append(np.inf)
+            everything.append(np.inf)
+            continue
+        distance = np.linalg.norm(face.landmarks("ibug68") - photo.landmarks, axis=1)
+        interocular = evaluation.interocular_distance(photo.landmarks)
+        inner.append(distance[INNER].mean() / interocular)
+        everything.append(distance.mean() / interocular)
+    return PhotoErrors(np.array(inner), np.array(everything))

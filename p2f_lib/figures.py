@@ -1,0 +1,340 @@
+"""Every figure of the report. Each function returns a Matplotlib figure; `save` writes stable bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from plotly import graph_objects
+
+from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
+from p2f_lib.evaluation import cumulative_error
+from p2f_lib.rasterizer import interpolate, rasterize
+
+if TYPE_CHECKING:
+    from p2f_lib.evaluation import Statistics
+    from p2f_lib.morphable_model import MorphableModel
+    from p2f_lib.reconstruction import Face
+
+PNCC_RANGE = 150.0  # mm shown as 0..1, symmetric about the origin
+OFFSET_RANGE = 20.0
+LANDMARK_COLOR = "#39ff14"
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 110) -> None:
+    """Write PNG or SVG whose bytes depend on the figure alone: no dates, no random ids."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None}
+    with matplotlib.rc_context({"svg.hashsalt": "pix2face", "svg.fonttype": "none"}):
+        figure.savefig(path, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+
+
+def _grid(rows: int, columns: int, size: float = 1.6) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns * size, rows * size), squeeze=False, layout="constrained"
+    )
+    plt.close(figure)  # shown by the notebook as a value, not twice
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure, axes
+
+
+# ---------------------------------------------------------------- pictures of arrays
+
+
+def pncc_colors(pncc: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(H, W, 3) mm to displayable (H, W, 3) in 0..1, white outside `valid`."""
+    colors = np.clip(pncc / (2 * PNCC_RANGE) + 0.5, 0, 1)
+    return np.where(valid[..., None], colors, 1.0)
+
+
+def offset_colors(offsets: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(H, W, 3) mm to displayable (H, W, 3) in 0..1; mid-grey is no offset."""
+    colors = np.clip(offsets / (2 * OFFSET_RANGE) + 0.5, 0, 1)
+    return np.where(valid[..., None], colors, 1.0)
+
+
+def frontal_camera(vertices: np.ndarray, size: int, yaw: float = 0.0) -> AffineCamera:
+    """Orthographic view that fits a mesh (V, 3) into a square picture, turned by `yaw` degrees."""
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    scale = 0.94 * size / (high - low).max()
+    linear = scale * rotation_from_pose(Pose(yaw, 0.0, 0.0))[:2]
+    shift = (size - 1) / 2 - linear @ (low + high) / 2
+    return AffineCamera(np.column_stack([linear, shift]))
+
+
+def shaded(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    camera: object,
+    height: int,
+    width: int,
+    color: tuple[float, float, float] = (0.82, 0.76, 0.72),
+) -> tuple[np.ndarray, np.ndarray]:
+    """A mesh under a head light: (H, W, 3) in 0..1 and the mask (H, W) of what it covers."""
+    normals = vertex_normals(vertices, triangles)
+    pixels, depth = camera.project(vertices), camera.depth(vertices)
+    raster = rasterize(pixels, depth, triangles, height, width)
+    toward = np.asarray(camera.rotation)[2]
+    light = np.clip(-(normals @ toward), 0, 1) ** 0.8
+    planes = interpolate(raster, triangles, light[:, None].astype(np.float32))[..., 0]
+    mask = raster.triangle_id >= 0
+    image = np.clip((0.25 + 0.75 * planes)[..., None] * np.asarray(color), 0, 1)
+    return np.where(mask[..., None], image, 1.0), mask
+
+
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """(V, 3) unit normals, the area-weighted mean of the triangles' around each vertex."""
+    corners = vertices[triangles]
+    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normals = np.zeros(vertices.shape, np.float64)
+    for corner in range(3):
+        np.add.at(normals, triangles[:, corner], faces)
+    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+
+
+# ---------------------------------------------------------------- face model and ground truth
+
+
+def face_model(model: MorphableModel, modes: int = 4, people: Sequence[np.ndarray] = ()) -> Figure:
+    """The mean, the first modes at +-3 standard deviations, and given meshes (contact sheet)."""
+    columns = 1 + 2 * modes
+    extra = -(-len(people) // columns)
+    figure, axes = _grid(1 + extra, columns, 1.3)
+    camera = frontal_camera(model.mean, 150)
+
+    def show(axis: plt.Axes, vertices: np.ndarray, title: str = "") -> None:
+        axis.imshow(shaded(vertices, model.triangles, camera, 150, 150)[0])
+        axis.set_title(title, fontsize=7)
+
+    show(axes[0, 0], model.mean, "mean")
+    for mode in range(modes):
+        for side, sign in enumerate((-3, 3)):
+            shape = np.zeros(model.n_shape, np.float32)
+            shape[mode] = sign * model.shape_sigma[mode]
+            show(axes[0, 1 + 2 * mode + side], model.vertices(shape), f"mode {mode + 1}, {sign:+d}σ")
+    for axis, vertices in zip(axes[1:].flat, people, strict=False):
+        show(axis, vertices)
+    return figure
+
+
+def landmark_map(model: MorphableModel, markup: str) -> Figure:
+    """The numbered landmark vertices on the mean face, from the front and from the side."""
+    figure, axes = _grid(1, 2, 6.0)
+    for axis, yaw in zip(axes[0], (0, -50), strict=True):
+        camera = frontal_camera(model.mean, 600, yaw)
+        axis.imshow(shaded(model.mean, model.triangles, camera, 600, 600)[0])
+        points = camera.project(model.mean[model.landmarks[markup]])
+        axis.plot(*points.T, ".", color="#c2185b", markersize=3)
+        for number, (x, y) in enumerate(points):
+            axis.text(x + 3, y - 2, str(number), fontsize=5, color="#0d47a1")
+    figure.suptitle(f"{markup}: {len(model.landmarks[markup])} vertices (0-based)", fontsize=9)
+    return figure
+
+
+def samples(images: np.ndarray, planes: np.ndarray, valid: np.ndarray) -> Figure:
+    """Rows of photograph, PNCC and offsets for (N, H, W, ...) rendered samples."""
+    figure, axes = _grid(3, len(images), 1.2)
+    for column, (image, plane, mask) in enumerate(zip(images, planes, valid, strict=True)):
+        axes[0, column].imshow(image)
+        axes[1, column].imshow(pncc_colors(plane[..., :3].astype(np.float32), mask))
+        axes[2, column].imshow(offset_colors(plane[..., 3:].astype(np.float32), mask))
+    for row, title in enumerate(("photograph", "PNCC", "offsets")):
+        axes[row, 0].set_title(title, fontsize=8, loc="left")
+    return figure
+
+
+def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Errors over epochs: one axes for millimetres, one for the two ratios."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    plt.close(figure)
+    for name in ("train/pncc_l1_mm", "train/offset_l1_mm", "heldout/pncc_median"):
+        if name in history:
+            axes[0].plot(np.arange(1, len(history[name]) + 1), history[name], label=name)
+    for name in ("heldout/offset_ratio", "heldout/mask_iou"):
+        if name in history:
+            axes[1].plot(np.arange(1, len(history[name]) + 1), history[name], label=name)
+    for axis, label in zip(axes, ("mm", "ratio"), strict=True):
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    axes[0].set_yscale("log")
+    return figure
+
+
+# ---------------------------------------------------------------- reconstructions
+
+
+def _point_cloud(axis: plt.Axes, points: np.ndarray, colors: np.ndarray, yaw: float) -> None:
+    """Points painted back to front as seen from `yaw` degrees."""
+    angle = np.deg2rad(yaw)
+    x = points[:, 0] * np.cos(angle) + points[:, 2] * np.sin(angle)
+    z = points[:, 2] * np.cos(angle) - points[:, 0] * np.sin(angle)
+    order = np.argsort(z)
+    axis.scatter(x[order], points[order, 1], s=4, c=colors[order] / 255, linewidths=0)
+    axis.set_aspect("equal")
+    axis.set(xlim=(-150, 150), ylim=(-160, 140))
+
+
+def _zoom(axis: plt.Axes, face: Face, image: np.ndarray) -> None:
+    crop, (height, width) = face.crop, image.shape[:2]
+    axis.set_xlim(max(crop.left, -0.5), min(crop.left + crop.side, width - 0.5))
+    axis.set_ylim(min(crop.top + crop.side, height - 0.5), max(crop.top, -0.5))
+
+
+def figure1(images: Sequence[np.ndarray], faces: Sequence[Face]) -> Figure:
+    """Paper Figure 1: input, PNCC, offsets, and the point cloud from two views."""
+    figure, axes = _grid(len(faces), 5, 2.0)
+    for row, image, face in zip(axes, images, faces, strict=True):
+        row[0].imshow(image)
+        _zoom(row[0], face, image)
+        row[1].imshow(pncc_colors(face.pncc, face.valid))
+        row[2].imshow(offset_colors(face.offsets, face.valid))
+        _point_cloud(row[3], face.points, face.point_colors, -25)
+        _point_cloud(row[4], face.points, face.point_colors, 40)
+    titles = ("input", "PNCC", "offsets", "points from the left", "points from the right")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def figure2(
+    images: Sequence[np.ndarray], faces: Sequence[Face], localized: Sequence[np.ndarray]
+) -> Figure:
+    """Paper Figure 2: input, localised mesh vertices, fitted mesh over the photo, mesh alone.
+
+    `localized` holds per photo the (N, 2) picture pixels of the localised vertices.
+    """
+    figure, axes = _grid(len(faces), 4, 2.4)
+    for row, image, face, pixels in zip(axes, images, faces, localized, strict=True):
+        height, width = image.shape[:2]
+        mesh, mask = shaded(face.vertices, face.triangles, face.camera, height, width)
+        for axis in row:
+            axis.imshow(image)
+            _zoom(axis, face, image)
+        row[1].scatter(*pixels.T, s=0.8, c=LANDMARK_COLOR, linewidths=0)
+        overlay = np.where(mask[..., None], 0.35 * image / 255 + 0.65 * mesh, image / 255)
+        row[2].imshow(overlay)
+        row[3].imshow(mesh)
+    titles = ("input", "localised vertices", "fitted mesh over the photo", "fitted mesh")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def interactive_points(face: Face) -> graph_objects.Figure:
+    """The network's coloured point cloud, to be turned with the mouse."""
+    x, y, z = np.round(face.points, 1).T
+    colors = [f"rgb({r},{g},{b})" for r, g, b in face.point_colors]
+    # Model space has y up; Plotly's own up is z.
+    cloud = graph_objects.Scatter3d(
+        x=x, y=z, z=y, mode="markers", marker={"size": 3, "color": colors}, hoverinfo="skip"
+    )
+    axis = {"visible": False}
+    scene = {
+        "xaxis": axis,
+        "yaxis": axis,
+        "zaxis": axis,
+        "aspectmode": "data",
+        "camera": {"eye": {"x": 0.4, "y": 1.6, "z": 0.2}},
+    }
+    layout = {"scene": scene, "margin": dict.fromkeys("lrtb", 0), "width": 480, "height": 420}
+    return graph_objects.Figure(cloud, layout)
+
+
+def landmarks_over(
+    images: Sequence[np.ndarray],
+    points: Sequence[np.ndarray],
+    titles: Sequence[str] = (),
+    columns: int = 3,
+    truth: Sequence[np.ndarray] = (),
+    size: float = 3.0,
+) -> Figure:
+    """Pictures with landmarks; true ones as white rings where given (paper Figure 4)."""
+    rows = -(-len(images) // columns)
+    figure, axes = _grid(rows, min(columns, len(images)), size)
+    for number, (axis, image, shown) in enumerate(zip(axes.flat, images, points, strict=False)):
+        axis.imshow(image)
+        if len(truth):
+            axis.plot(*truth[number].T, "o", mfc="none", mec="white", markersize=3, mew=0.5)
+        axis.plot(*shown.T, ".", color=LANDMARK_COLOR, markersize=2.5 * size / 3)
+        everything = np.concatenate([shown, truth[number]]) if len(truth) else shown
+        low, high = everything.min(0), everything.max(0)
+        margin = 0.25 * (high - low).max()
+        axis.set_xlim(max(low[0] - margin, -0.5), min(high[0] + margin, image.shape[1] - 0.5))
+        axis.set_ylim(min(high[1] + margin, image.shape[0] - 0.5), max(low[1] - margin, -0.5))
+        if len(titles):
+            axis.set_title(titles[number], fontsize=8)
+    return figure
+
+
+def landmark_errors(before: np.ndarray, after: np.ndarray) -> Figure:
+    """Mean error of each landmark's vertex before and after the choice of section 4.
+
+    `before` and `after` are (L,) fractions of the interocular distance.
+    """
+    figure, axis = plt.subplots(figsize=(9, 2.8), layout="constrained")
+    plt.close(figure)
+    axis.bar(np.arange(len(before)), 100 * before, color="#bdbdbd", label="before")
+    axis.bar(np.arange(len(after)), 100 * after, color="#1b5e20", width=0.4, label="after")
+    axis.set(xlabel="landmark", ylabel="% of the interocular distance", xlim=(-1, len(before)))
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3, axis="y")
+    return figure
+
+
+def several_photos(errors: np.ndarray) -> Figure:
+    """Error of the shape (people, photos), mm, against the number of photos (Eq. 5)."""
+    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    plt.close(figure)
+    photos = np.arange(1, errors.shape[1] + 1)
+    axis.plot(photos, errors.T, color="#bdbdbd", linewidth=0.8)
+    axis.plot(photos, errors.mean(axis=0), "o-", color="#1b5e20", label="mean over people")
+    axis.set(xlabel="photos of the person", ylabel="vertex error, mm", xticks=photos)
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+KINDS = {
+    "2d": "2D: mean error / interocular distance, %",
+    "3d": "3D: mean error after similarity alignment / interocular distance, %",
+}
+
+
+def figure7(
+    errors: Mapping[str, Mapping[str, np.ndarray]],
+    statistics: Mapping[str, Mapping[str, Statistics]],
+    limit: float,
+) -> Figure:
+    """Paper Figure 7: cumulative error curves of the 2D and of the 3D error.
+
+    Parameters
+    ----------
+    errors : {kind: {method: (F,)}} with the kinds of `KINDS`, fractions
+    statistics : {kind: {method: Statistics}}, for the legend
+    limit : right end of the axes
+    """
+    figure, axes = plt.subplots(1, len(KINDS), figsize=(11, 3.8), layout="constrained")
+    plt.close(figure)
+    x = np.linspace(0, limit, 401)
+    for axis, (kind, label) in zip(axes, KINDS.items(), strict=True):
+        for name, values in errors[kind].items():
+            stats = statistics[kind][name]
+            legend = f"{name}: mean {100 * stats.mean:.2f} %, AUC {stats.auc:.3f}"
+            axis.plot(100 * x, cumulative_error(values, x), label=legend)
+        axis.set(xlabel=label, ylabel="share of the frames", ylim=(0, 1.02))
+        axis.set_xlim(0, 100 * limit)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7, loc="lower right")
+    return figure

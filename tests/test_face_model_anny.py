@@ -1,0 +1,317 @@
+"""The open face model built from anny: a small build, looked at from many sides."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from p2f_lib.errors import P2FError
+from p2f_lib.face_models import anny
+from p2f_lib.face_models.anny import build_anny_model
+from p2f_lib.morphable_model import MorphableModel, edges_of
+
+# ibug68: left and right partners
+MIRROR = np.concatenate(
+    [
+        np.arange(17)[::-1],  # contour
+        np.arange(17, 27)[::-1],  # brows
+        [27, 28, 29, 30, 35, 34, 33, 32, 31],  # nose
+        [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40],  # eyes
+        [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55],  # outer lips
+        [64, 63, 62, 61, 60, 67, 66, 65],  # inner lips
+    ]
+)
+
+
+@pytest.fixture(scope="module")
+def coarse() -> MorphableModel:
+    return build_anny_model(n_samples=40, n_shape=12, seed=4, progress=False)
+
+
+@pytest.fixture(scope="module")
+def model(coarse) -> MorphableModel:
+    return coarse.subdivided()
+
+
+def expressed(model: MorphableModel, **activations: float) -> np.ndarray:
+    expression = np.zeros(model.n_expression)
+    for name, value in activations.items():
+        expression[model.expression_names.index(name)] = value
+    return model.vertices(expression=expression)
+
+
+def points(model: MorphableModel, **activations: float) -> np.ndarray:
+    return expressed(model, **activations)[model.landmarks["ibug68"]]
+
+
+def components(triangles: np.ndarray, n: int) -> int:
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a, b = triangles[:, [0, 1, 2]].ravel(), triangles[:, [1, 2, 0]].ravel()
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(n, n))
+    return connected_components(graph, directed=False)[0]
+
+
+# --- the mesh -----------------------------------------------------------------------------------
+
+
+def test_sizes(coarse, model):
+    assert 2800 <= coarse.n_vertices <= 3500
+    assert 11000 <= model.n_vertices <= 13500
+    assert (coarse.n_shape, coarse.n_expression) == (12, 51)
+    assert "tongueOut" not in coarse.expression_names
+    assert set(model.shape_sigma) == {1.0}
+
+
+@pytest.mark.parametrize("level", ["coarse", "model"])
+def test_mesh_is_sane(level, request):
+    model = request.getfixturevalue(level)
+    assert np.array_equal(np.unique(model.triangles), np.arange(model.n_vertices))
+    assert components(model.triangles, model.n_vertices) == 3  # skin and two eyeballs
+    directed = model.triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    assert len(np.unique(directed, axis=0)) == len(directed)  # consistent orientation
+    a, b, c = np.moveaxis(model.mean[model.triangles].astype(float), 1, 0)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    longest = np.max([np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
+    assert (area > 1e-3).all()
+    assert (2 * area / longest**2 > 0.01).all()  # height over base: no slivers
+
+
+def test_boundaries_are_the_outline_the_mouth_and_the_hidden_rims_of_the_eyes(coarse):
+    edges, counts, _ = edges_of(coarse.triangles)
+    rim = edges[counts == 1]
+    assert (np.bincount(rim.ravel()) <= 2).all()  # simple loops
+    loops = components(np.column_stack([rim, rim[:, 0]]), coarse.n_vertices) - (
+        coarse.n_vertices - len(np.unique(rim))
+    )
+    assert loops == 1 + 1 + 2 + 2  # outline, mouth, two sockets, two eyeballs
+
+
+def test_outer_edge_is_clean(model):
+    edges, counts, _ = edges_of(model.triangles)
+    rim = edges[counts == 1]
+    outline = rim[(np.linalg.norm(model.mean[rim[:, 0]] - [0, 0, 60], axis=1) > 95)]
+    neighbours: dict[int, list[int]] = {}
+    for a, b in outline.tolist():
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    turns = []
+    for v, around in neighbours.items():
+        if len(around) == 2:
+            before, after = (
+                model.mean[v] - model.mean[around[0]],
+                model.mean[around[1]] - model.mean[v],
+            )
+            cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+            turns.append(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
+    assert len(turns) > 100
+    assert max(turns) < 45
+    assert np.mean(turns) < 8
+
+
+def test_normals_point_outwards(model):
+    a, b, c = np.moveaxis(model.mean[model.triangles].astype(float), 1, 0)
+    normal, center = np.cross(b - a, c - a), (a + b + c) / 3
+    # The head is star-shaped seen from its middle but for folds at lids, lips, nostrils, ears.
+    outwards = np.einsum("fi,fi->f", normal, center) > 0
+    area = np.linalg.norm(normal, axis=1)
+    assert area[outwards].sum() > 0.93 * area.sum()
+    eyeball = model.regions["eyeball"][model.triangles].min(axis=1) > 0.99
+    assert (
+        normal[eyeball & (model.regions["gaze_radius"][model.triangles].max(axis=1) < 8), 2] > 0
+    ).all()
+
+
+def test_nothing_comes_near_the_background_code(model):
+    assert np.linalg.norm(model.mean, axis=1).min() >= 30
+    rng = np.random.default_rng(0)
+    people = model.vertices(3 * rng.choice([-1, 1], (20, model.n_shape)) * rng.random((20, 1)))
+    assert np.linalg.norm(people, axis=2).min() >= 20
+
+
+def test_frame_and_size(model):
+    p = points(model)
+    assert np.linalg.norm(p[36] - p[45]) == pytest.approx(90, abs=2)
+    assert p[45, 0] > 40  # the subject's left eye lies to the picture's right
+    assert p[30, 2] == pytest.approx(model.mean[:, 2].max(), abs=1.5)  # the nose points at z
+    assert p[27, 1] > p[30, 1] > p[51, 1] > p[8, 1]
+
+
+def test_mean_is_nearly_symmetric(model):
+    distance, _ = cKDTree(model.mean).query(model.mean * [-1, 1, 1])
+    assert distance.max() < 1.0
+    assert distance.mean() < 0.3
+
+
+# --- people and expressions ---------------------------------------------------------------------
+
+
+def test_builds_repeat_and_seeds_differ(coarse):
+    again = build_anny_model(n_samples=40, n_shape=12, seed=4, progress=False)
+    assert again.checksum == coarse.checksum
+    other = build_anny_model(n_samples=20, n_shape=5, seed=5, progress=False)
+    assert np.abs(other.mean - coarse.mean).max() < 12  # still the same sort of head
+    assert other.checksum != coarse.checksum
+
+
+def test_too_few_people_get_a_sentence():
+    with pytest.raises(P2FError, match="more than 60 sampled heads"):
+        build_anny_model(n_samples=60, n_shape=60)
+
+
+def test_modes_are_ordered_orthogonal_and_without_size(coarse):
+    flat = coarse.shape_basis.reshape(coarse.n_shape, -1).astype(float)
+    norm = np.linalg.norm(flat, axis=1)
+    assert all(a >= b for a, b in pairwise(norm))
+    cosines = flat @ flat.T / np.outer(norm, norm)
+    assert np.abs(cosines - np.eye(coarse.n_shape)).max() < 1e-3
+    skin = coarse.regions["eyeball"] == 0
+    centered = (coarse.mean - coarse.mean[skin].mean(axis=0))[skin]
+    growth = np.einsum("kvi,vi->k", coarse.shape_basis[:, skin], centered) / (centered**2).sum()
+    assert np.abs(growth).max() < 0.01  # no mode changes the size by more than 1 %
+    drift = coarse.shape_basis[:, skin].mean(axis=1)
+    assert np.abs(drift).max() < 0.05  # mm
+
+
+def test_modes_have_a_plausible_spread(coarse):
+    assert 2 < coarse.variance_summary()["rms_mm"] < 5
+
+
+def test_sampled_faces_are_reproduced_by_the_alignment():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=(30, 3))
+    angle = np.radians(25)
+    turn = np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
+    moved = np.stack([1.7 * target @ turn.T + [3, -2, 5], 0.4 * target @ turn - 9])
+    np.testing.assert_allclose(anny._align(moved, target, np.ones(30)), [target] * 2, atol=1e-9)
+
+
+@pytest.mark.parametrize(("side", "lids"), [("Right", (36, 39)), ("Left", (42, 45))])
+def test_blink_closes_the_eye(model, side, lids):
+    def gap(p: np.ndarray) -> float:
+        first = lids[0]
+        upper, lower = p[[first + 1, first + 2]], p[[first + 5, first + 4]]
+        return float(np.abs(upper - lower)[:, 1].max())
+
+    assert gap(points(model)) > 6
+    assert gap(points(model, **{f"eyeBlink{side}": 1.0})) < 1.5
+
+
+def test_closed_lids_cover_the_eyeball(model):
+    vertices = expressed(model, eyeBlinkRight=1.0, eyeBlinkLeft=1.0)
+    for side in (-1, 1):
+        on_side = np.sign(vertices[:, 0]) == side
+        front = (model.regions["gaze_radius"] < 9) & on_side
+        skin = (model.regions["eyeball"] == 0) & on_side & (vertices[:, 2] > 60)
+        tree = cKDTree(vertices[skin, :2])
+        _, nearest = tree.query(vertices[front, :2], k=3)
+        assert (vertices[skin][nearest][..., 2].max(axis=1) > vertices[front, 2]).all()
+
+
+def test_looking_turns_the_eyeball_in_its_place(model):
+    ball = (model.regions["eyeball"] > 0.99) & (model.mean[:, 0] < 0)
+    pole = np.nonzero(ball)[0][np.argmin(model.regions["gaze_radius"][ball])]
+    center, radius = anny._sphere(model.mean[ball].astype(float))
+    for name, axis, sign in (("In", 0, 1), ("Out", 0, -1), ("Up", 1, 1), ("Down", 1, -1)):
+        turned = expressed(model, **{f"eyeLook{name}Right": 1.0})
+        center_after, radius_after = anny._sphere(turned[ball].astype(float))
+        assert np.linalg.norm(center_after - center) < 0.2
+        assert radius_after == pytest.approx(radius, rel=0.01)
+        assert sign * (turned - model.mean)[pole, axis] > 2
+
+
+def test_jaw_opens_and_lips_rest_closed(model):
+    rest, opened = points(model), points(model, jawOpen=1.0)
+    inner = [(61, 67), (62, 66), (63, 65)]
+    assert max(np.linalg.norm(rest[a] - rest[b]) for a, b in inner) < 3
+    assert all(opened[a, 1] - opened[b, 1] > 10 for a, b in inner)
+    assert opened[8, 1] < rest[8, 1] - 5
+
+
+def test_smile_raises_and_widens(model):
+    rest, smile = points(model), points(model, mouthSmileLeft=1.0, mouthSmileRight=1.0)
+    assert smile[54, 0] - smile[48, 0] > rest[54, 0] - rest[48, 0] + 3
+    assert (smile[[48, 54], 1] > rest[[48, 54], 1] + 2).all()
+
+
+# --- landmarks and regions ----------------------------------------------------------------------
+
+
+def test_landmark_lists(model):
+    ibug, menpo = model.landmarks["ibug68"], model.landmarks["menpo84"]
+    assert ibug.shape == (68,)
+    assert menpo.shape == (84,)
+    assert len(set(ibug)) == 68
+    assert len(set(menpo)) == 84
+    assert menpo.max() < model.n_vertices
+    np.testing.assert_array_equal(menpo[33:], ibug[17:])
+    np.testing.assert_array_equal(menpo[:33:2], ibug[:17])
+    assert (model.regions["eyeball"][menpo] == 0).all()
+
+
+def test_landmarks_are_symmetric(model):
+    p = points(model)
+    np.testing.assert_allclose(p[MIRROR] * [-1, 1, 1], p, atol=1.0)
+    contour = model.mean[model.landmarks["menpo84"][:33]]
+    np.testing.assert_allclose(contour[::-1] * [-1, 1, 1], contour, atol=1.0)
+
+
+def test_landmarks_lie_in_order(model):
+    p = points(model)
+    contour = model.mean[model.landmarks["menpo84"][:33]]
+    steps = np.linalg.norm(np.diff(contour, axis=0), axis=1)
+    assert steps.min() > 3
+    assert steps.max() < 20
+    assert (np.diff(contour[:17, 1]) < 0).all()
+    assert (np.diff(p[17:27, 0]) > 0).all()
+    assert (np.diff(p[31:36, 0]) > 0).all()
+    assert (np.diff(p[27:31, 1]) < 0).all()
+    assert (np.diff(p[[36, 37, 38, 39, 42, 43, 44, 45], 0]) > 0).all()
+    assert (np.diff(p[48:55, 0]) > 0).all()
+    assert (np.diff(p[54:60, 0]) < 0).all()
+    assert (p[17:22, 1] > p[37, 1] + 6).all()  # brows well above the lids
+
+
+def test_landmarks_survive_a_file(coarse, model, tmp_path):
+    path = tmp_path / "face_model.safetensors"
+    coarse.save(path)
+    assert path.stat().st_size < 3_000_000
+    back = MorphableModel.load(path)
+    places = back.mean[back.landmarks["menpo84"]]
+    np.testing.assert_allclose(places, model.mean[model.landmarks["menpo84"]], atol=1e-3)
+
+
+def test_regions(model):
+    fields = {"gaze_radius", "brow_along", "brow_height"}
+    masks = {"lips", "brows", "eyelids", "sclera", "iris", "pupil", "eyeball", "nostrils"}
+    masks |= {"ears", "neck", "cheeks", "scalp", "beard"}
+    assert set(model.regions) == fields | masks
+    for name in masks:
+        mask = model.regions[name]
+        assert mask.min() >= -1e-6, name
+        assert 0.5 < mask.max() <= 1 + 1e-6, name
+        center = (model.mean * mask[:, None]).sum(axis=0) / mask.sum()
+        assert abs(center[0]) < 1, name
+
+
+def test_regions_lie_where_their_names_say(model):
+    p, regions = points(model), model.regions
+    at = dict(zip(range(68), model.landmarks["ibug68"], strict=True))
+    assert all(regions["lips"][at[i]] > 0.9 for i in range(60, 68))
+    assert all(0.2 < regions["lips"][at[i]] < 0.8 for i in (*range(49, 54), *range(55, 60)))
+    assert all(regions["brows"][at[i]] > 0.5 for i in (18, 19, 20, 23, 24, 25))
+    assert all(abs(regions["brow_height"][at[i]]) < 1.5 for i in range(17, 27))
+    assert all(regions["eyelids"][at[i]] > 0.3 for i in (37, 38, 40, 41))
+    menpo_inner = model.landmarks["menpo84"][33:]
+    assert all(regions["scalp"][i] < 0.01 for i in menpo_inner)
+    pupil = model.mean[(regions["pupil"] > 0.9) & (model.mean[:, 0] < 0)].mean(axis=0)
+    np.testing.assert_allclose(pupil[:2], p[36:42, :2].mean(axis=0), atol=4)
+    disc = regions["eyeball"] > 0.99
+    np.testing.assert_allclose(
+        (regions["iris"] + regions["sclera"])[disc], regions["eyeball"][disc], atol=1e-5
+    )
+    assert regions["gaze_radius"][~disc].min() > 98

@@ -1,0 +1,283 @@
+"""The morphable model: evaluation, subdivision, files."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from p2f_lib.errors import P2FError
+from p2f_lib.morphable_model import MorphableModel, edges_of, loop_operator
+
+
+def grid(n: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """A flat square of n x n vertices, counter-clockwise seen from +z."""
+    x, y = np.meshgrid(np.arange(n), np.arange(n))
+    corner = (np.arange(n - 1)[:, None] * n + np.arange(n - 1)).ravel()
+    triangles = np.concatenate(
+        [
+            np.stack([corner, corner + 1, corner + n + 1], axis=1),
+            np.stack([corner, corner + n + 1, corner + n], axis=1),
+        ]
+    )
+    return np.stack([x, y, 0 * x], axis=-1).reshape(-1, 3).astype(np.float32), triangles
+
+
+def octahedron() -> tuple[np.ndarray, np.ndarray]:
+    vertices = np.concatenate([np.eye(3), -np.eye(3)])
+    triangles = [
+        (0, 1, 2), (1, 3, 2), (3, 4, 2), (4, 0, 2), (1, 0, 5), (3, 1, 5), (4, 3, 5), (0, 4, 5)
+    ]  # fmt: skip
+    return vertices, np.array(triangles)
+
+
+@pytest.fixture
+def model() -> MorphableModel:
+    rng = np.random.default_rng(1)
+    mean, triangles = grid(4)
+
+    def basis(n: int) -> np.ndarray:  # values that float16 holds exactly
+        return rng.integers(-64, 64, (n, len(mean), 3)).astype(np.float32) / 32
+
+    return MorphableModel(
+        name="grid",
+        mean=mean * 40 + 30,
+        triangles=triangles.astype(np.int32),
+        shape_basis=basis(3),
+        shape_sigma=np.ones(3, np.float32),
+        expression_basis=basis(2),
+        expression_sigma=np.full(2, 0.25, np.float32),
+        expression_names=("jawOpen", "eyeBlinkLeft"),
+        landmarks={"ibug68": np.arange(5, dtype=np.int32)},
+        regions={"lips": rng.integers(0, 2, len(mean)).astype(np.float32)},
+    )
+
+
+# --- evaluation ---------------------------------------------------------------------------------
+
+
+def test_vertices_add_up_mode_by_mode(model):
+    rng = np.random.default_rng(0)
+    shape, expression = rng.normal(size=3), rng.normal(size=2)
+    expected = model.mean.astype(float)
+    for c, mode in zip(shape, model.shape_basis, strict=True):
+        expected = expected + c * mode
+    for c, mode in zip(expression, model.expression_basis, strict=True):
+        expected = expected + c * mode
+    np.testing.assert_allclose(model.vertices(shape, expression), expected, rtol=1e-5)
+    assert model.vertices(shape, expression).dtype == np.float32
+
+
+def test_a_batch_equals_a_loop(model):
+    rng = np.random.default_rng(0)
+    shapes, expressions = rng.normal(size=(4, 3)), rng.normal(size=(4, 2))
+    one_by_one = [model.vertices(s, e) for s, e in zip(shapes, expressions, strict=True)]
+    np.testing.assert_allclose(model.vertices(shapes, expressions), one_by_one, rtol=1e-5)
+    mixed = model.vertices(shapes[0], expressions)
+    np.testing.assert_allclose(mixed[2], model.vertices(shapes[0], expressions[2]), rtol=1e-5)
+
+
+def test_no_coefficients_give_the_mean(model):
+    np.testing.assert_array_equal(model.vertices(), model.mean)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(4), np.zeros((2, 1)), np.zeros((1, 1, 3))])
+def test_wrong_coefficients_get_a_sentence(model, wrong):
+    with pytest.raises(P2FError, match="shape coefficients have shape"):
+        model.vertices(wrong)
+
+
+def test_inconsistent_arrays_get_a_sentence(model):
+    with pytest.raises(P2FError, match="shape_basis has shape"):
+        replace(model, shape_basis=model.shape_basis[:, :-1])
+    with pytest.raises(P2FError, match="NaN"):
+        replace(model, mean=model.mean * np.float32("nan"))
+    with pytest.raises(P2FError, match="outside"):
+        replace(model, triangles=model.triangles + 1)
+    with pytest.raises(P2FError, match="2 expression modes"):
+        replace(model, expression_names=("jawOpen",))
+
+
+def test_truncated_keeps_the_first_modes(model):
+    np.testing.assert_array_equal(model.truncated(2).shape_basis, model.shape_basis[:2])
+    assert model.subdivided().truncated(1).coarse.n_shape == 1
+    with pytest.raises(P2FError, match="Cannot keep 9"):
+        model.truncated(9)
+
+
+def test_checksum_tells_models_apart(model):
+    assert model.checksum == replace(model, name="other").checksum
+    assert model.checksum != replace(model, mean=model.mean + 1).checksum
+    landmarks = {"ibug68": model.landmarks["ibug68"][::-1].copy()}
+    assert model.checksum != replace(model, landmarks=landmarks).checksum
+
+
+def test_variance_summary(model):
+    unit = np.zeros((2, model.n_vertices, 3), np.float32)
+    unit[0, :, 0], unit[1, :, 1] = 4, 1  # 94 % and 6 % of the variance
+    summary = replace(model, shape_basis=unit, shape_sigma=np.ones(2, np.float32))
+    assert summary.variance_summary() == {
+        "components_90": 1,
+        "components_95": 2,
+        "components_99": 2,
+        "rms_mm": pytest.approx(17**0.5),
+    }
+
+
+# --- Loop subdivision ---------------------------------------------------------------------------
+
+
+def slow_loop_step(vertices: np.ndarray, triangles: np.ndarray) -> dict[frozenset, np.ndarray]:
+    """Loop's rules vertex by vertex: {vertex} and {edge ends} -> position."""
+    corners_at: dict[frozenset, list[int]] = {}
+    for t in triangles.tolist():
+        for i in range(3):
+            corners_at.setdefault(frozenset((t[i], t[i - 1])), []).append(t[i - 2])
+    new = {}
+    for edge, corners in corners_at.items():
+        a, b = vertices[list(edge)]
+        if len(corners) == 1:
+            new[edge] = (a + b) / 2
+        else:
+            c, d = vertices[corners]
+            new[edge] = 3 / 8 * (a + b) + 1 / 8 * (c + d)
+    for v in range(len(vertices)):
+        edges = [e for e in corners_at if v in e]
+        rim = [e for e in edges if len(corners_at[e]) == 1]
+        if rim:
+            neighbours = [vertices[next(iter(e - {v}))] for e in rim]
+            new[frozenset((v,))] = 3 / 4 * vertices[v] + 1 / 8 * sum(neighbours)
+        else:
+            k = len(edges)
+            beta = 3 / 16 if k == 3 else 3 / (8 * k)
+            neighbours = [vertices[next(iter(e - {v}))] for e in edges]
+            new[frozenset((v,))] = (1 - k * beta) * vertices[v] + beta * sum(neighbours)
+    return new
+
+
+@pytest.mark.parametrize("mesh", [grid(), octahedron()])
+def test_loop_step_against_the_rules(mesh):
+    vertices, triangles = mesh
+    vertices = vertices + np.random.default_rng(3).normal(0, 0.2, vertices.shape)
+    operator, _ = loop_operator(len(vertices), triangles)
+    edges, _, _ = edges_of(triangles)
+    names = [frozenset((v,)) for v in range(len(vertices))] + [frozenset(e) for e in edges.tolist()]
+    slow = slow_loop_step(vertices, triangles)
+    np.testing.assert_allclose(operator @ vertices, [slow[n] for n in names], atol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+def test_loop_keeps_sums_planes_and_borders(levels):
+    vertices, triangles = grid()
+    operator, fine = loop_operator(len(vertices), triangles, levels)
+    np.testing.assert_allclose(np.asarray(operator.sum(axis=1)).ravel(), 1, atol=1e-6)
+    np.testing.assert_allclose((operator @ (vertices + 7))[:, 2], 7, atol=1e-5)  # z = 7 stays
+    assert len(fine) == 4**levels * len(triangles)
+    refined = operator @ vertices
+    edges, counts, _ = edges_of(fine)
+    rim = refined[np.unique(edges[counts == 1])]
+    middle = np.abs(rim - 2).max(axis=1)[(np.abs(rim[:, :2] - 2) < 1).any(axis=1)]
+    np.testing.assert_allclose(middle, 2, atol=1e-6)  # straight sides of the square stay
+
+
+def test_loop_keeps_orientation_and_closedness():
+    vertices, triangles = octahedron()
+    operator, fine = loop_operator(len(vertices), triangles, 2)
+    _, counts, _ = edges_of(fine)
+    assert (counts == 2).all()
+    assert operator.shape == (2 + 4**2 * 8 // 2, 6)  # Euler: V = 2 + F / 2
+    a, b, c = np.moveaxis((operator @ vertices)[fine], 1, 0)
+    assert (np.einsum("fi,fi->f", np.cross(b - a, c - a), a + b + c) > 0).all()
+
+
+def test_loop_refuses_what_is_no_surface():
+    with pytest.raises(P2FError, match="over two triangles"):
+        loop_operator(5, np.array([[0, 1, 2], [1, 0, 3], [0, 1, 4]]))
+    with pytest.raises(P2FError, match="touch at a vertex"):
+        loop_operator(5, np.array([[0, 1, 2], [0, 3, 4]]))
+
+
+def test_subdividing_commutes_with_evaluation(model):
+    rng = np.random.default_rng(2)
+    shape, expression = rng.normal(size=3), rng.normal(size=2)
+    operator, _ = loop_operator(model.n_vertices, model.triangles, 2)
+    fine = model.subdivided().subdivided()
+    np.testing.assert_allclose(
+        fine.vertices(shape, expression), operator @ model.vertices(shape, expression), atol=1e-3
+    )
+    assert fine.coarse is model
+    assert fine.regions["lips"].shape == (fine.n_vertices,)
+    assert 0 <= fine.regions["lips"].min() <= fine.regions["lips"].max() <= 1
+    assert model.subdivided(0) is model
+    with pytest.raises(P2FError, match="at least 0"):
+        model.subdivided(-1)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("subdivisions", [0, 1])
+def test_round_trip(model, tmp_path, subdivisions):
+    path = tmp_path / "model.safetensors"
+    model.subdivided().save(path)
+    back, expected = MorphableModel.load(path, subdivisions), model.subdivided(subdivisions)
+    assert back.checksum == expected.checksum
+    assert (back.name, back.expression_names) == (expected.name, expected.expression_names)
+    np.testing.assert_array_equal(back.regions["lips"], expected.regions["lips"])
+    np.testing.assert_array_equal(back.landmarks["ibug68"], expected.landmarks["ibug68"])
+
+
+def test_saving_is_reproducible(model, tmp_path):
+    model.save(tmp_path / "a")
+    model.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_missing_file_gets_a_sentence(tmp_path):
+    with pytest.raises(P2FError, match="There is no face model"):
+        MorphableModel.load(tmp_path / "nothing")
+
+
+def test_truncated_file_gets_a_sentence(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    model.save(path)
+    whole = path.read_bytes()
+    for size in (0, 4, 60, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(P2FError, match="cannot be read as a face model"):
+            MorphableModel.load(path)
+
+
+def test_alien_files_get_a_sentence(tmp_path):
+    path = tmp_path / "alien"
+    path.write_bytes(b"\x80\x04\x95 this looks like a pickle " * 9)
+    with pytest.raises(P2FError, match="cannot be read as a face model"):
+        MorphableModel.load(path)
+    save_file({"weight": np.zeros(3)}, str(path), metadata={"face_model": "[1]"})
+    with pytest.raises(P2FError, match="cannot be read as a face model"):
+        MorphableModel.load(path)
+    save_file({"weight": np.zeros(3)}, str(path))
+    with pytest.raises(P2FError, match="not a face model of this project"):
+        MorphableModel.load(path)
+
+
+def test_mismatching_files_get_a_sentence(model, tmp_path):
+    path = tmp_path / "model"
+    header = {"format": "p2f-face-model-1", "name": "x", "expression_names": ["a"]}
+    metadata = {"face_model": json.dumps(header)}
+    save_file({"mean": model.mean}, str(path), metadata=metadata)
+    with pytest.raises(P2FError, match="cannot be read as a face model"):
+        MorphableModel.load(path)
+    model.save(path)
+    arrays = {
+        "mean": model.mean[:-1],
+        "triangles": model.triangles,
+        "shape_basis": model.shape_basis,
+        "shape_sigma": model.shape_sigma,
+        "expression_basis": model.expression_basis,
+        "expression_sigma": model.expression_sigma,
+    }
+    save_file(arrays, str(path), metadata=metadata)
+    with pytest.raises(P2FError, match="shape_basis has shape"):
+        MorphableModel.load(path)
