@@ -7,7 +7,7 @@ SHELL := bash
 UV := $(firstword $(shell uv --version >/dev/null 2>&1 && echo uv) $(wildcard $(HOME)/.local/bin/uv) .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help env data repro test lint notebooks bench lab paper clean
+.PHONY: help env data weights repro test lint notebooks bench lab paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,7 +24,10 @@ data: env  ## fetch data/ from the DVC remote
 repro: data  ## run the stages of the pipeline that changed; figures and numbers land in reports/
 	@dvc repro
 
-test: data lint  ## run everything that CI runs: lint, unit tests, notebooks
+weights: data  # the pulled face model and network, where the pipeline hasn't made its own
+	@[ -f build/unet.safetensors ] && [ -f build/face_model.safetensors ] || dvc pull --quiet
+
+test: weights lint  ## run everything that CI runs: lint, unit tests, notebooks
 	pytest -q tests
 	pytest -q --nbval notebooks
 
@@ -32,13 +35,13 @@ lint: env  ## check style and format
 	ruff check .
 	ruff format --check .
 
-notebooks: data  ## execute the notebooks at smoke scale and store their outputs
+notebooks: weights  ## execute the notebooks at smoke scale and store their outputs
 	@python -m p2f_lib.notebook_engine refresh notebooks/*.ipynb
 
-bench: env  ## time the library against its references into reports/benchmarks.csv
+bench: weights  ## time the library against its references into reports/benchmarks.csv
 	@python -m benchmarks
 
-lab: env  ## open the notebooks in JupyterLab
+lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
 
 paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back

@@ -1,9 +1,15 @@
 """Timings beside their references, collected by ``python -m benchmarks``."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+# All figures are of one core. Numerical libraries read these when they are first imported, which
+# comes after this package.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("LEFT", "TOP", "RIGHT", "BOTTOM"),
         help="where the face is in every photo, pixels; nothing is detected then",
     )
+    _add_network(command)
+    command.set_defaults(run=_reconstruct)
+
+    command = commands.add_parser(
+        "evaluate",
+        help="landmark errors on annotated photographs",
+        description="Errors of the iBUG landmarks in the annotated boxes, in %% of the distance of "
+        "the outer eye corners.",
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        help="landmarks.npz with images/, or pictures with a .pts file of the same name (300-W)",
+    )
+    command.add_argument(
+        "--part", choices=("all", "even", "odd"), default="all", help="which half of the photos"
+    )
+    command.add_argument(
+        "--limit", type=float, default=25.0, help="%% beyond which a photo has failed (default 25)"
+    )
+    _add_network(command)
+    command.set_defaults(run=_evaluate)
+    return parser
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto (default), cpu, or cuda where PyTorch sees one"
     )
@@ -79,8 +105,22 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of face_model.safetensors and unet.safetensors (default: build of the "
         "checkout, or the environment variable P2F_HOME)",
     )
-    command.set_defaults(run=_reconstruct)
-    return parser
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from p2f_lib.datasets.photos import read_photos
+    from p2f_lib.experiments import photo_errors
+    from p2f_lib.reconstruction import Reconstructor
+
+    photos = read_photos(arguments.folder, arguments.part)
+    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    found = photo_errors(reconstructor, photos).summary(arguments.limit / 100)
+    print(f"{found['photos']} photos, {found['unseen']} of them without a face")
+    print(f"51 inner points: mean {100 * found['inner_mean']:.2f} %")
+    print(f"51 inner points: median {100 * found['inner_median']:.2f} %")
+    print(f"all 68 points: mean {100 * found['all_mean']:.2f} %")
+    print(f"beyond {arguments.limit:g} %: {found['failures']} photos")
+    return 0
 
 
 def _reconstruct(arguments: argparse.Namespace) -> int:

@@ -66,7 +66,7 @@ class Crop:
     size: int
 
     @classmethod
-    def around(cls, box: Box, size: int, scale: float = 1.5) -> Crop:
+    def around(cls, box: Box, size: int, scale: float = 1.4) -> Crop:
         """The square of `scale` times the box's longer side about its centre."""
         side = scale * max(box.width, box.height)
         x, y = box.center

@@ -52,10 +52,14 @@ def fit_errors(
     -------
     {method: {"mesh_mm": mean distance of the vertices in model space, "pose_degrees": mean absolute
     error of yaw, pitch and roll, "landmarks_percent": of the 68 points, over the box size
-    sqrt(w h)}}
+    sqrt(w h), "frames": in which the method found a face}}
     """
     model = reconstructor.model
-    rows: dict[str, list[tuple[float, float, float]]] = {"mean face": [], "network": [], "oracle": []}
+    rows: dict[str, list[tuple[float, float, float]]] = {
+        "mean face": [],
+        "network": [],
+        "oracle": [],
+    }
     for frame in tqdm(frames, "fits"):
         truth = model.vertices(frame.shape, frame.expression)
         found = {"oracle": _oracle(reconstructor.fitter, frame)}
@@ -87,6 +91,7 @@ def fit_errors(
     names = ("mesh_mm", "pose_degrees", "landmarks_percent")
     return {
         method: dict(zip(names, np.mean(values, axis=0).tolist(), strict=True))
+        | {"frames": len(values)}
         for method, values in rows.items()
         if values
     }
@@ -99,9 +104,7 @@ def _oracle(fitter: Fitter, frame: Sample) -> FaceFit:
 
 
 def _pose_error(pose: Pose, truth: Pose) -> float:
-    difference = np.array(
-        [pose.yaw - truth.yaw, pose.pitch - truth.pitch, pose.roll - truth.roll]
-    )
+    difference = np.array([pose.yaw - truth.yaw, pose.pitch - truth.pitch, pose.roll - truth.roll])
     return float(np.abs((difference + 180) % 360 - 180).mean())
 
 
@@ -232,7 +235,11 @@ def evaluate_clips(
         "3d": {n: errors_3d_similarity(points, truth_3d) for n, points in space.items()},
         "3d_mm": {n: errors_3d_rigid(points, truth_3d) for n, points in space.items()},
     }
-    limits = {"2d": (limit, step), "3d": (limit, step), "3d_mm": (limit_mm, limit_mm * step / limit)}
+    limits = {
+        "2d": (limit, step),
+        "3d": (limit, step),
+        "3d_mm": (limit_mm, limit_mm * step / limit),
+    }
     return ClipEvaluation(
         landmarks,
         truth_2d,
@@ -247,9 +254,7 @@ def evaluate_clips(
     )
 
 
-def _mean_face(
-    model: MorphableModel, track: Track, window: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _mean_face(model: MorphableModel, track: Track, window: int) -> tuple[np.ndarray, np.ndarray]:
     points = np.stack(
         [evaluation.mean_face_in_box(model, Box(*box), "menpo84") for box in track.boxes]
     )
@@ -325,13 +330,16 @@ class PhotoErrors:
     all: np.ndarray
 
     def summary(self, limit: float) -> dict[str, float]:
-        """Means over the photos where a face was seen, and how many exceed `limit`."""
+        """Means over the photos with a face (inf without any), and how many exceed `limit`."""
         seen = np.isfinite(self.inner)
+        inner, everything = (
+            (self.inner[seen], self.all[seen]) if seen.any() else (self.inner, self.all)
+        )
         return {
             "photos": len(self.inner),
-            "inner_mean": float(self.inner[seen].mean()),
-            "inner_median": float(np.median(self.inner)),
-            "all_mean": float(self.all[seen].mean()),
+            "inner_mean": float(inner.mean()),
+            "inner_median": float(np.median(inner)),
+            "all_mean": float(everything.mean()),
             "failures": int((self.inner > limit).sum()),
             "unseen": int((~seen).sum()),
         }

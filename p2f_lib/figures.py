@@ -1,13 +1,15 @@
-"""Every figure of the report. Each function returns a Matplotlib figure; `save` writes stable bytes."""
+"""Every figure of the report: each function returns a figure, `save` writes stable bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
+from IPython.display import Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from plotly import graph_objects
@@ -30,9 +32,16 @@ def save(figure: Figure, path: str | Path, dpi: int = 110) -> None:
     """Write PNG or SVG whose bytes depend on the figure alone: no dates, no random ids."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None}
+    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
     with matplotlib.rc_context({"svg.hashsalt": "pix2face", "svg.fonttype": "none"}):
         figure.savefig(path, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+
+
+def preview(figure: Figure, dpi: int = 70) -> Image:
+    """A small JPEG of a figure to end a notebook's cell with: `save` keeps the sharp one."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=dpi, bbox_inches="tight", facecolor="white")
+    return Image(buffer.getvalue(), format="jpeg")
 
 
 def _grid(rows: int, columns: int, size: float = 1.6) -> tuple[Figure, np.ndarray]:
@@ -62,10 +71,11 @@ def offset_colors(offsets: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def frontal_camera(vertices: np.ndarray, size: int, yaw: float = 0.0) -> AffineCamera:
     """Orthographic view that fits a mesh (V, 3) into a square picture, turned by `yaw` degrees."""
-    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    linear = rotation_from_pose(Pose(yaw, 0.0, 0.0))[:2]
+    turned = vertices @ linear.T
+    low, high = turned.min(axis=0), turned.max(axis=0)
     scale = 0.94 * size / (high - low).max()
-    linear = scale * rotation_from_pose(Pose(yaw, 0.0, 0.0))[:2]
-    shift = (size - 1) / 2 - linear @ (low + high) / 2
+    linear, shift = scale * linear, (size - 1) / 2 - scale * (low + high) / 2
     return AffineCamera(np.column_stack([linear, shift]))
 
 
@@ -118,7 +128,9 @@ def face_model(model: MorphableModel, modes: int = 4, people: Sequence[np.ndarra
         for side, sign in enumerate((-3, 3)):
             shape = np.zeros(model.n_shape, np.float32)
             shape[mode] = sign * model.shape_sigma[mode]
-            show(axes[0, 1 + 2 * mode + side], model.vertices(shape), f"mode {mode + 1}, {sign:+d}σ")
+            show(
+                axes[0, 1 + 2 * mode + side], model.vertices(shape), f"mode {mode + 1}, {sign:+d}σ"
+            )
     for axis, vertices in zip(axes[1:].flat, people, strict=False):
         show(axis, vertices)
     return figure
@@ -150,24 +162,6 @@ def samples(images: np.ndarray, planes: np.ndarray, valid: np.ndarray) -> Figure
     return figure
 
 
-def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
-    """Errors over epochs: one axes for millimetres, one for the two ratios."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
-    plt.close(figure)
-    for name in ("train/pncc_l1_mm", "train/offset_l1_mm", "heldout/pncc_median"):
-        if name in history:
-            axes[0].plot(np.arange(1, len(history[name]) + 1), history[name], label=name)
-    for name in ("heldout/offset_ratio", "heldout/mask_iou"):
-        if name in history:
-            axes[1].plot(np.arange(1, len(history[name]) + 1), history[name], label=name)
-    for axis, label in zip(axes, ("mm", "ratio"), strict=True):
-        axis.set(xlabel="epoch", ylabel=label)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
-    axes[0].set_yscale("log")
-    return figure
-
-
 # ---------------------------------------------------------------- reconstructions
 
 
@@ -179,7 +173,7 @@ def _point_cloud(axis: plt.Axes, points: np.ndarray, colors: np.ndarray, yaw: fl
     order = np.argsort(z)
     axis.scatter(x[order], points[order, 1], s=4, c=colors[order] / 255, linewidths=0)
     axis.set_aspect("equal")
-    axis.set(xlim=(-150, 150), ylim=(-160, 140))
+    axis.set(xlim=(-115, 115), ylim=(-115, 125))
 
 
 def _zoom(axis: plt.Axes, face: Face, image: np.ndarray) -> None:

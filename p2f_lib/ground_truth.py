@@ -129,7 +129,7 @@ SHAPE_SHRINK = 0.9  # independent coefficients make odder faces than people are
 # smiling, wide open mouths and strong feelings, and oddities; few faces are neutral, because a
 # network that seldom sees an open mouth draws it closed.
 EXPRESSIONS: tuple[tuple[float, dict[str, tuple[float, float]]], ...] = (
-    (0.10, {}),
+    (0.07, {}),
     (
         0.18,  # smile
         {
@@ -155,7 +155,7 @@ EXPRESSIONS: tuple[tuple[float, dict[str, tuple[float, float]]], ...] = (
     ),
     (0.16, {"jawOpen": (0.5, 1.0), "mouthStretch": (0.0, 0.5), "mouthLowerDown": (0.0, 0.4)}),
     (
-        0.12,  # surprise
+        0.15,  # surprise
         {
             "jawOpen": (0.2, 0.9),
             "browInnerUp": (0.5, 1.0),
@@ -285,9 +285,9 @@ class CameraDistribution:
     `center_jitter` of its size.
     """
 
-    frontal_share: float = 0.45
+    frontal_share: float = 0.5
     frontal_sigma: float = 18.0
-    wide_share: float = 0.35
+    wide_share: float = 0.36
     wide_limit: float = 60.0
     profile_limit: float = 90.0
     pitch_sigma: float = 12.0

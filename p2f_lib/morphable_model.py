@@ -257,7 +257,9 @@ class MorphableModel:
             model = cls._from_tensors(tensors, header)
             levels = int(header["levels"]) if subdivisions is None else subdivisions
             if not 0 <= levels <= MAX_LEVELS:
-                raise P2FError(f"{path} asks for {levels} Loop steps, at most {MAX_LEVELS} are done.")
+                raise P2FError(
+                    f"{path} asks for {levels} Loop steps, at most {MAX_LEVELS} are done."
+                )
         except P2FError:
             raise
         except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:

@@ -30,6 +30,7 @@ FACE_MODEL_FILE = "face_model.safetensors"
 WEIGHTS_FILE = "unet.safetensors"
 LANDMARKS_FILE = "landmarks.json"  # vertices chosen on training frames (section 4); optional
 
+CROP_SCALE = 1.4  # as at the authors' evaluation, and the middle of the training's jitter
 MIN_PIXELS = 50  # face pixels below which nothing is fitted
 MIN_BOX_SIDE = 8.0  # pixels; nothing below is a face to any network here
 MIN_BOX_OVERLAP = 0.25  # share of a box that has to lie in the picture
@@ -225,7 +226,7 @@ class Reconstructor:
         Passes through network and fit; each after the first looks at the box of the 68 fitted
         landmarks, which doesn't depend on the detector's idea of a face box.
     crop_scale : float
-        Side of the crop over the longer side of the box, the same as in training.
+        Side of the crop over the longer side of the box.
 
     Raises
     ------
@@ -239,7 +240,7 @@ class Reconstructor:
         unet: UNet,
         detector: Detector | None = None,
         passes: int = 2,
-        crop_scale: float = 1.5,
+        crop_scale: float = CROP_SCALE,
     ) -> None:
         check_model_matches(model, unet.metadata)
         if passes < 1 or crop_scale <= 0:

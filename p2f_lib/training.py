@@ -64,7 +64,9 @@ class Canvases(Dataset):
 
     def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, ...]:
         s = self.samples
-        return _as_tensors(s.images[indices], s.planes[indices], s.valid[indices], s.landmarks[indices])
+        return _as_tensors(
+            s.images[indices], s.planes[indices], s.valid[indices], s.landmarks[indices]
+        )
 
 
 class RenderedOnDemand(Dataset):

@@ -1,11 +1,13 @@
 """The benchmark report: its columns, ratios and errors."""
 
 import csv
+import importlib
+import math
 
 import pytest
 
 from benchmarks import Row, median_ms
-from benchmarks.__main__ import COLUMNS, write
+from benchmarks.__main__ import COLUMNS, cells, main, modules, write
 
 
 def test_report_has_the_columns_and_the_ratio(tmp_path):
@@ -22,6 +24,31 @@ def test_report_has_the_columns_and_the_ratio(tmp_path):
 def test_repeated_names_are_refused(tmp_path):
     with pytest.raises(ValueError, match="repeated: a"):
         write([Row("a", 1, "ms"), Row("a", 2, "ms")], tmp_path / "benchmarks.csv")
+
+
+def test_every_module_takes_part():
+    assert modules() == ["fitting", "network", "rasterizer"]
+    for name in modules():
+        assert callable(importlib.import_module(f"benchmarks.{name}").rows)
+
+
+def test_unknown_modules_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["networks"])
+    assert "no benchmark module networks; there are fitting, network" in capsys.readouterr().err
+
+
+def test_without_weights_a_photo_is_not_measured(tmp_path, monkeypatch):
+    from benchmarks import network
+
+    monkeypatch.setattr(network, "BUILD", tmp_path / "build")
+    row = network._photo()
+    assert (row.name, row.unit, row.reference) == ("photo_ms", "ms", None)
+    assert math.isnan(row.value)
+    assert row.note.startswith(
+        "not measured: There is no face_model.safetensors with unet.safetensors in build. "
+    )
+    assert cells(row)[:5] == ["photo_ms", "nan", "ms", "", ""]
 
 
 def test_median_leaves_out_the_first_call():

@@ -25,8 +25,24 @@ MIRROR = np.concatenate(
 
 
 @pytest.fixture(scope="module")
-def coarse() -> MorphableModel:
-    return build_anny_model(n_samples=40, n_shape=12, seed=4, progress=False)
+def built() -> tuple[MorphableModel, np.ndarray]:
+    """The coarse model, and the (V,) weights with which its people were aligned."""
+    seen = []
+    procrustes = anny._procrustes
+
+    def spy(faces: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        seen.append(weights)
+        return procrustes(faces, weights)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anny, "_procrustes", spy)
+        model = build_anny_model(n_samples=40, n_shape=12, seed=4, progress=False)
+    return model, seen[0]
+
+
+@pytest.fixture(scope="module")
+def coarse(built) -> MorphableModel:
+    return built[0]
 
 
 @pytest.fixture(scope="module")
@@ -161,18 +177,49 @@ def test_too_few_people_get_a_sentence():
         build_anny_model(n_samples=60, n_shape=60)
 
 
-def test_modes_are_ordered_orthogonal_and_without_size(coarse):
+def test_modes_are_ordered_orthogonal_and_without_size(built):
+    coarse, weights = built
     flat = coarse.shape_basis.reshape(coarse.n_shape, -1).astype(float)
     norm = np.linalg.norm(flat, axis=1)
     assert all(a >= b for a, b in pairwise(norm))
     cosines = flat @ flat.T / np.outer(norm, norm)
     assert np.abs(cosines - np.eye(coarse.n_shape)).max() < 1e-3
-    skin = coarse.regions["eyeball"] == 0
-    centered = (coarse.mean - coarse.mean[skin].mean(axis=0))[skin]
-    growth = np.einsum("kvi,vi->k", coarse.shape_basis[:, skin], centered) / (centered**2).sum()
-    assert np.abs(growth).max() < 0.01  # no mode changes the size by more than 1 %
-    drift = coarse.shape_basis[:, skin].mean(axis=1)
-    assert np.abs(drift).max() < 0.05  # mm
+    # On the front of the face no mode changes size, position or direction.
+    weights = weights / weights.sum()
+    centered = coarse.mean - weights @ coarse.mean
+    extent = weights @ (centered**2).sum(axis=1)
+    growth = np.einsum("v,kvi,vi->k", weights, coarse.shape_basis, centered) / extent
+    assert np.abs(growth).max() < 0.001
+    drift = np.einsum("v,kvi->ki", weights, coarse.shape_basis)
+    assert np.abs(drift).max() < 0.001  # mm
+    turned = np.cross(centered[None], coarse.shape_basis)
+    spin = np.einsum("v,kvi->ki", weights, turned) / extent
+    assert np.abs(spin).max() < 1e-5  # radians
+
+
+def test_people_are_aligned_by_the_front_of_the_face(built, model):
+    coarse, weights = built
+    assert weights.min() >= 0
+    assert weights.max() <= 1
+    assert not weights[coarse.regions["eyeball"] > 0].any()
+    assert weights[coarse.regions["ears"] > 0.9].max() < 0.05
+    skin = np.nonzero(coarse.regions["eyeball"] == 0)[0]
+    distance, nearest = cKDTree(coarse.mean[skin]).query(points(model))
+    assert distance.max() < 8
+    at_landmarks = weights[skin[nearest]]
+    assert at_landmarks[17:].min() > 0.9  # brows, eyes, nose, mouth
+    assert at_landmarks[7:10].min() > 0.9  # the chin
+    assert at_landmarks[[0, 16]].max() < 0.1  # beside the ears
+
+
+def test_the_mesh_ends_at_the_hairline(model):
+    def value(y: float) -> float:
+        return float(anny._outline(np.array([[0.0, y, 80.0]]))[0])
+
+    assert value(anny.HAIRLINE - 1) > 0 > value(anny.HAIRLINE + 1)
+    # The mean's millimetres are those of anny's average adult to within a few per cent.
+    forehead = model.mean[(np.abs(model.mean[:, 0]) < 10) & (model.mean[:, 2] > 0)]
+    assert forehead[:, 1].max() == pytest.approx(anny.HAIRLINE - anny.ORIGIN[1], abs=3)
 
 
 def test_modes_have_a_plausible_spread(coarse):
@@ -278,9 +325,11 @@ def test_landmarks_lie_in_order(model):
 
 def test_landmarks_survive_a_file(coarse, model, tmp_path):
     path = tmp_path / "face_model.safetensors"
-    coarse.save(path)
+    model.save(path)
     assert path.stat().st_size < 3_000_000
     back = MorphableModel.load(path)
+    assert (back.levels, back.n_vertices) == (1, model.n_vertices)
+    assert back.coarse.n_vertices == coarse.n_vertices
     places = back.mean[back.landmarks["menpo84"]]
     np.testing.assert_allclose(places, model.mean[model.landmarks["menpo84"]], atol=1e-3)
 

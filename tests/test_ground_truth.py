@@ -138,6 +138,19 @@ def test_offset_statistics_count_valid_components_only():
         offset_statistics(offsets, np.zeros_like(valid))
 
 
+def share_beyond(threshold: float, unit: str) -> float:
+    """The share of faces with a stronger activation, by the table of expressions."""
+    ranges = [(share, *kind[unit]) for share, kind in gt.EXPRESSIONS if unit in kind]
+    return sum(s * np.clip((high - threshold) / (high - low), 0, 1) for s, low, high in ranges)
+
+
+def test_kinds_of_expression_add_up():
+    assert sum(share for share, _ in gt.EXPRESSIONS) == pytest.approx(1)
+    for _, kind in gt.EXPRESSIONS:
+        assert set(kind) <= set(gt._UNITS)
+        assert all(0 <= low < high <= 1 for low, high in kind.values())
+
+
 def test_coefficients_are_plausible(model):
     rng = np.random.default_rng(0)
     full = arkit_model(model)
@@ -156,12 +169,17 @@ def test_coefficients_are_plausible(model):
     activations = np.stack(list(units.values()), 1)
     assert activations.min() >= 0
     assert activations.max() <= 1
-    # about a quarter neutral, blinks in about an eighth, wide open mouths in about a fifth
+    # few are neutral, most mouths are open and a third of them wide, blinks in about an eighth
     gaze_free = np.stack([v for k, v in units.items() if "eye" not in k], 1)
-    assert 0.15 < (gaze_free.max(1) < 0.2).mean() < 0.3
+    neutral = sum(share for share, kind in gt.EXPRESSIONS if not kind)
+    assert neutral <= 0.1
+    assert (gaze_free.max(1) < 0.2).mean() == pytest.approx(neutral, abs=0.025)
     blinks = (units["eyeBlinkLeft"] + units["eyeBlinkRight"]) > 1
     assert 0.08 < blinks.mean() < 0.16
-    assert 0.12 < (units["jawOpen"] > 0.4).mean() < 0.3
+    for threshold, at_least in ((gt.STRAY_ACTIVATION, 0.6), (0.4, 0.3)):
+        expected = share_beyond(threshold, "jawOpen")
+        assert expected > at_least
+        assert (units["jawOpen"] > threshold).mean() == pytest.approx(expected, abs=0.04)
     assert np.median((activations > 0.2).sum(1)) <= 6
     left, right = units["mouthSmileLeft"], units["mouthSmileRight"]
     assert 0.9 < np.corrcoef(left, right)[0, 1] < 1

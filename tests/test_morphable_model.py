@@ -107,10 +107,22 @@ def test_truncated_keeps_the_first_modes(model):
 
 
 def test_checksum_tells_models_apart(model):
-    assert model.checksum == replace(model, name="other").checksum
-    assert model.checksum != replace(model, mean=model.mean + 1).checksum
+    """It covers what planes and coefficients mean, so new landmark vertices keep the weights."""
     landmarks = {"ibug68": model.landmarks["ibug68"][::-1].copy()}
-    assert model.checksum != replace(model, landmarks=landmarks).checksum
+    regions = {"lips": 1 - model.regions["lips"]}
+    for same in ({"name": "other"}, {"landmarks": landmarks}, {"regions": regions}):
+        assert replace(model, **same).checksum == model.checksum
+    others = [
+        {"mean": model.mean + 1},
+        {"triangles": model.triangles[:, [1, 2, 0]]},
+        {"shape_basis": model.shape_basis[::-1]},
+        {"shape_sigma": 2 * model.shape_sigma},
+        {"expression_basis": -model.expression_basis},
+        {"expression_sigma": 2 * model.expression_sigma},
+        {"expression_names": model.expression_names[::-1]},
+    ]
+    checksums = {replace(model, **other).checksum for other in others}
+    assert len(checksums | {model.checksum, model.subdivided().checksum}) == len(others) + 2
 
 
 def test_variance_summary(model):
@@ -226,6 +238,31 @@ def test_round_trip(model, tmp_path, subdivisions):
     assert (back.name, back.expression_names) == (expected.name, expected.expression_names)
     np.testing.assert_array_equal(back.regions["lips"], expected.regions["lips"])
     np.testing.assert_array_equal(back.landmarks["ibug68"], expected.landmarks["ibug68"])
+
+
+@pytest.mark.parametrize("levels", [0, 1, 2])
+def test_a_model_loads_as_fine_as_it_was_saved(model, tmp_path, levels):
+    path = tmp_path / "model.safetensors"
+    saved = model.subdivided(levels)
+    saved.save(path)
+    back = MorphableModel.load(path)
+    assert back.levels == levels
+    assert back.n_vertices == saved.n_vertices
+    assert back.checksum == saved.checksum
+    assert (back.coarse or back).checksum == model.checksum
+    back.save(tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_a_file_that_asks_for_too_many_steps_is_refused(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    replace(model, levels=9).save(path)
+    with pytest.raises(P2FError, match="asks for 9 Loop steps, at most 3"):
+        MorphableModel.load(path)
+    assert MorphableModel.load(path, subdivisions=1).levels == 1  # whoever loads decides
+    for wrong in (-1, 4):
+        with pytest.raises(P2FError, match=f"asks for {wrong} Loop steps"):
+            MorphableModel.load(path, subdivisions=wrong)
 
 
 def test_saving_is_reproducible(model, tmp_path):

@@ -28,7 +28,7 @@ class Jitter:
         Exponent 1 +- `gamma`; per-channel gain 1 - U(0, `gain`) (authors' code: 0.2 and 0.2).
     """
 
-    scale: tuple[float, float] = (1.3, 1.75)
+    scale: tuple[float, float] = (1.2, 1.65)
     shift: float = 0.1
     rotation: float = 10.0
     gamma: float = 0.3
@@ -36,7 +36,7 @@ class Jitter:
     mirror: bool = True
 
 
-CENTRED = Jitter((1.5, 1.5), 0.0, 0.0, 0.0, 0.0, mirror=False)
+CENTRED = Jitter((1.4, 1.4), 0.0, 0.0, 0.0, 0.0, mirror=False)
 """No jitter: the crop that the reconstruction uses."""
 
 

@@ -1,10 +1,11 @@
-"""Folders of annotated photographs, for measuring: a `landmarks.npz`, or `.pts` beside each picture.
+"""Folders of annotated photographs, for measuring: `landmarks.npz`, or `.pts` beside each picture.
 
 Nothing here is ever used to train the network.
 """
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,14 @@ def read_photos(folder: str | Path, part: str = "all") -> list[AnnotatedPhoto]:
         raise P2FError(f'The part must be "all", "even" or "odd", got {part!r}.')
     table = folder / "landmarks.npz"
     if table.is_file():
-        with np.load(table, allow_pickle=False) as data:
-            pairs = list(zip(data["images"].tolist(), data["ibug68"], strict=True))
+        try:
+            with np.load(table, allow_pickle=False) as data:
+                pairs = list(zip(data["images"].tolist(), data["ibug68"], strict=True))
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise P2FError(
+                f"{table} is not a table of annotated photographs: it needs the arrays images "
+                f"(N,) and ibug68 (N, 68, 2) ({error})."
+            ) from error
         photos = [(folder / "images" / Path(name).name, points) for name, points in pairs]
     else:
         paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
@@ -54,5 +61,8 @@ def read_photos(folder: str | Path, part: str = "all") -> list[AnnotatedPhoto]:
             f"No annotated photographs in {folder}: expected landmarks.npz with images/, or "
             "pictures with a .pts file of the same name."
         )
+    for path, points in photos:
+        if points.shape != (68, 2):
+            raise P2FError(f"{path} has landmarks of shape {points.shape}, expected (68, 2).")
     step = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}[part]
     return [AnnotatedPhoto(path, points, Box.around(points)) for path, points in photos[step]]
