@@ -11,8 +11,9 @@ import lightning
 import numpy as np
 import torch
 from dvclive.lightning import DVCLiveLogger
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
 
 from p2f_lib.datasets.jitter import CENTRED, Jitter, crop_batch, jitter_batch, sample_crops
 from p2f_lib.errors import P2FError
@@ -286,7 +287,7 @@ def train(
         "jitter": asdict(jitter),
         "samples": [count, zlib.crc32(_first(dataset).numpy().tobytes())],
     }
-    callbacks = [*(callbacks or []), *([TQDMProgressBar(refresh_rate=20)] if progress else [])]
+    callbacks = [*(callbacks or []), *([_Bar()] if progress else [])]
     checkpoint = None
     if folder is not None:
         folder = Path(folder)
@@ -305,7 +306,7 @@ def train(
         logger=_logger(log) if log is not None else False,
         callbacks=callbacks,
         enable_checkpointing=folder is not None,
-        enable_progress_bar=progress,
+        enable_progress_bar=False,  # writes to stdout, where notebooks keep their results
         enable_model_summary=False,
         deterministic=True,
         log_every_n_steps=1,
@@ -349,6 +350,20 @@ def read_history(folder: str | Path) -> dict[str, np.ndarray]:
         )[:, -1]
         for path in sorted(root.rglob("*.tsv"))
     }
+
+
+class _Bar(Callback):
+    """A progress bar an epoch, on stderr."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: object) -> None:
+        title = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self.bar = tqdm(total=trainer.num_training_batches, desc=title, unit="batch")
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.bar.update()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        self.bar.close()
 
 
 class _Recipe(Callback):
