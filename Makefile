@@ -6,6 +6,8 @@ SHELL := bash
 # uv: the one on the PATH, else the user's, else our own copy, which needs no more than pip.
 UV := $(firstword $(shell uv --version >/dev/null 2>&1 && echo uv) $(wildcard $(HOME)/.local/bin/uv) .uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
+export UV_SYSTEM_CERTS := 1
 
 .PHONY: help env data weights repro test lint notebooks bench lab paper clean
 
