@@ -219,6 +219,8 @@ class MorphableModel:
         tensors |= {
             f"regions.{key}": value.astype(np.float16) for key, value in coarse.regions.items()
         }
+        # No negative zeros: which sign a sum of nothing gets depends on the order of its terms.
+        tensors = {key: value + value.dtype.type(0) for key, value in tensors.items()}
         header = {
             "format": FORMAT,
             "name": coarse.name,

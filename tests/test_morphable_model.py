@@ -318,3 +318,13 @@ def test_mismatching_files_get_a_sentence(model, tmp_path):
     save_file(arrays, str(path), metadata=metadata)
     with pytest.raises(P2FError, match="shape_basis has shape"):
         MorphableModel.load(path)
+
+
+def test_the_sign_of_a_zero_does_not_change_the_file(model, tmp_path):
+    basis = model.shape_basis.copy()
+    basis[0, 0] = 0.0
+    replace(model, shape_basis=basis).save(tmp_path / "plus.safetensors")
+    basis[0, 0] = -0.0
+    replace(model, shape_basis=basis).save(tmp_path / "minus.safetensors")
+    plus, minus = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("plus", "minus"))
+    assert plus == minus
