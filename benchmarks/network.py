@@ -1,4 +1,4 @@
-"""The network, a whole photo, and the rendering of training pictures, on one core."""
+"""The network and a whole photo, on one core."""
 
 from __future__ import annotations
 
@@ -15,22 +15,18 @@ from skimage import data
 from benchmarks import Row, median_ms
 from p2f_lib.crop import Box
 from p2f_lib.errors import P2FError
-from p2f_lib.morphable_model import MorphableModel
-from p2f_lib.reconstruction import FACE_MODEL_FILE, Reconstructor
-from p2f_lib.synthesis import render_sample
+from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.unet import NetworkConfig, UNet
-from tests.toy import toy_model
 
 BUILD = Path(__file__).resolve().parents[1] / "build"
 RELEASED = NetworkConfig(64, 16, 5, "batch", upsample_first=False, blocks=1)
 FACE_IN_ASTRONAUT = Box(180, 70, 270, 180)  # in skimage's portrait of 512 x 512
-CANVAS, PICTURES = 112, 16  # pixels a side, and how many make one timed call
 
 
 def rows() -> list[Row]:
-    """Milliseconds of the network and of a photo; training pictures a second."""
+    """Milliseconds of the network and of a photo."""
     with _one_thread():
-        return [_network(), _photo(), _render()]
+        return [_network(), _photo()]
 
 
 @torch.inference_mode()
@@ -71,23 +67,6 @@ def _photo() -> Row:
         note=f"{width}x{height} photo with a given box to a fitted face, "
         f"{reconstructor.passes} passes of network and fit, {reconstructor.model.n_vertices} "
         "vertices, 1 thread",
-    )
-
-
-def _render() -> Row:
-    path = BUILD / FACE_MODEL_FILE
-    model = MorphableModel.load(path) if path.is_file() else toy_model(11_843)
-
-    def render() -> None:
-        for index in range(PICTURES):
-            render_sample(model, 0, index, size=CANVAS)
-
-    return Row(
-        "render_images_per_s",
-        1000 * PICTURES / median_ms(render, 5),
-        "images/s",
-        note=f"photograph, PNCC and offsets of {CANVAS}x{CANVAS}, 2x2 rays a pixel, "
-        f"{model.n_vertices} vertices ({model.name}), 1 core",
     )
 
 

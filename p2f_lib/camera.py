@@ -87,8 +87,16 @@ def rotation_from_pose(pose: Pose) -> np.ndarray:
     ``FRONTAL @ rotation = Ry(yaw) @ Rx(-pitch) @ Rz(-roll)`` with the usual right-handed rotations
     about x (right), y (up) and z (towards the viewer): Euler order Y-X-Z.
     """
-    angles = (pose.yaw, -pose.pitch, -pose.roll)
-    return FRONTAL @ Rotation.from_euler("YXZ", angles, degrees=True).as_matrix()
+    angles = np.radians((pose.yaw, -pose.pitch, -pose.roll))
+    (cy, cx, cz), (sy, sx, sz) = np.cos(angles), np.sin(angles)
+    # The product of the three, with the signs of FRONTAL: scipy's Rotation takes 100 times longer.
+    return np.array(
+        [
+            [cy * cz + sy * sx * sz, sy * sx * cz - cy * sz, sy * cx],
+            [-cx * sz, -cx * cz, sx],
+            [sy * cz - cy * sx * sz, -sy * sz - cy * sx * cz, -cy * cx],
+        ]
+    )
 
 
 def pose_from_rotation(rotation: np.ndarray) -> Pose:
@@ -133,6 +141,10 @@ class AffineCamera:
     def depth(self, points: np.ndarray) -> np.ndarray:
         """(N,) distance along the view direction in mm, larger = farther; origin arbitrary."""
         return np.asarray(points) @ self.rotation[2]
+
+    def project_with_depth(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`project` and `depth` of (N, 3) points: (N, 2) and (N,)."""
+        return self.project(points), self.depth(points)
 
     @property
     def rotation(self) -> np.ndarray:
@@ -226,6 +238,14 @@ class PerspectiveCamera:
         """(N,) mm along the optical axis, larger = farther."""
         return np.asarray(points) @ self.rotation[2] + self.translation[2]
 
+    def project_with_depth(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`project` and `depth` of (N, 3) points in one pass: (N, 2) and (N,) float64."""
+        points = np.ascontiguousarray(points)
+        pixels, depth = np.empty((len(points), 2)), np.empty(len(points))
+        placement = np.column_stack([self.rotation, self.translation])
+        _project(points, placement, self.focal, self.principal_point, pixels, depth)
+        return pixels, depth
+
     @property
     def pose(self) -> Pose:
         """Head pose relative to the optical axis."""
@@ -243,6 +263,18 @@ class PerspectiveCamera:
         """The camera after ``new pixels = scale * pixels + shift``, as from crop to picture."""
         point = scale * self.principal_point + np.asarray(shift, float)
         return PerspectiveCamera(scale * self.focal, point, self.rotation, self.translation)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _project(points, placement, focal, principal_point, pixels, depth):
+    for n in range(len(points)):
+        px, py, pz = np.float64(points[n, 0]), np.float64(points[n, 1]), np.float64(points[n, 2])
+        x = placement[0, 0] * px + placement[0, 1] * py + placement[0, 2] * pz + placement[0, 3]
+        y = placement[1, 0] * px + placement[1, 1] * py + placement[1, 2] * pz + placement[1, 3]
+        z = placement[2, 0] * px + placement[2, 1] * py + placement[2, 2] * pz + placement[2, 3]
+        pixels[n, 0] = focal * x / z + principal_point[0]
+        pixels[n, 1] = focal * y / z + principal_point[1]
+        depth[n] = z
 
 
 Camera = AffineCamera | PerspectiveCamera

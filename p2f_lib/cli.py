@@ -91,6 +91,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_network(command)
     command.set_defaults(run=_evaluate)
+
+    command = commands.add_parser(
+        "evaluate-aflw2000",
+        help="landmark and pose errors on AFLW2000-3D, beside the published ones",
+        description="The protocols of 3DDFA (68 points by yaw) and HopeNet (head pose).",
+    )
+    command.add_argument(
+        "folder", type=Path, help="AFLW2000-3D: image00002.jpg, image00002.mat and so on"
+    )
+    command.add_argument(
+        "--box",
+        choices=("landmarks", "pose"),
+        default="landmarks",
+        help="where to look first: the box of the true 68 points (default), or the looser crop of "
+        "the head-pose literature",
+    )
+    _add_network(command)
+    command.set_defaults(run=_evaluate_aflw2000)
     return parser
 
 
@@ -120,6 +138,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     print(f"51 inner points: median {100 * found['inner_median']:.2f} %")
     print(f"all 68 points: mean {100 * found['all_mean']:.2f} %")
     print(f"beyond {arguments.limit:g} %: {found['failures']} photos")
+    return 0
+
+
+def _evaluate_aflw2000(arguments: argparse.Namespace) -> int:
+    from p2f_lib.datasets.aflw2000 import evaluate, predict, read_aflw2000, report
+    from p2f_lib.reconstruction import Reconstructor
+
+    data = read_aflw2000(arguments.folder)
+    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    predictions = predict(reconstructor, data.photos, arguments.box)
+    for problem in (*data.problems, *predictions.problems):
+        _say(problem)
+    print(report(evaluate(predictions, data.photos)))
     return 0
 
 

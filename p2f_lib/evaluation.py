@@ -297,6 +297,126 @@ def statistics(errors: np.ndarray, limit: float, step: float = 1e-4) -> Statisti
     )
 
 
+# --- AFLW2000-3D ----------------------------------------------------------------------------------
+
+YAW_BINS = (30.0, 60.0)  # degrees of |yaw| that part the three bins
+ANGLE_LIMIT = 99.0  # degrees; pictures with a true angle beyond are left out of the pose error
+
+
+@dataclass(frozen=True)
+class YawErrors:
+    """Errors by true |yaw|: [0, 30], (30, 60] and beyond 60 degrees.
+
+    Means are over the pictures with a prediction; NaN where a bin has none.
+
+    Attributes
+    ----------
+    bins : mean of each bin, in the unit of the errors.
+    mean_of_bins : their unweighted mean, what 3DDFA's benchmark calls "mean".
+    mean : over the pictures, what others call so.
+    counts : pictures of each bin.
+    missing : those of them without a prediction.
+    """
+
+    bins: tuple[float, float, float]
+    mean_of_bins: float
+    mean: float
+    counts: tuple[int, int, int]
+    missing: tuple[int, int, int]
+
+
+def errors_by_yaw(errors: np.ndarray, yaw: np.ndarray) -> YawErrors:
+    """The protocol of 3DDFA for AFLW2000-3D.
+
+    Parameters
+    ----------
+    errors
+        (F,) one a picture, for instance of `errors_2d` over "size"; inf or NaN without a
+        prediction.
+    yaw
+        (F,) true yaw in degrees; the sign doesn't matter.
+
+    References
+    ----------
+    Zhu et al., "Face alignment across large poses: a 3D solution", CVPR 2016, section 5;
+    benchmark_aflw2000.py of github.com/cleardusk/3DDFA.
+    """
+    errors, yaw = _all_errors(errors), np.abs(np.asarray(yaw, dtype=float)).ravel()
+    if yaw.shape != errors.shape or not np.isfinite(yaw).all():
+        raise P2FError(
+            f"Every picture needs an error and a true yaw, got {errors.size} errors and "
+            f"{np.isfinite(yaw).sum()} angles."
+        )
+    found = np.isfinite(errors)
+    number = np.searchsorted(YAW_BINS, yaw, side="left")  # 30 itself belongs to the first bin
+    members = [number == k for k in range(len(YAW_BINS) + 1)]
+    bins = [_mean(errors[member & found]) for member in members]
+    return YawErrors(
+        bins=tuple(bins),
+        mean_of_bins=float(np.mean(bins)),
+        mean=_mean(errors[found]),
+        counts=tuple(int(member.sum()) for member in members),
+        missing=tuple(int((member & ~found).sum()) for member in members),
+    )
+
+
+@dataclass(frozen=True)
+class PoseErrors:
+    """Mean absolute errors of head pose, degrees, over the pictures with a prediction.
+
+    Attributes
+    ----------
+    yaw, pitch, roll, mean : errors, and the mean of the three.
+    bias : mean of prediction minus truth for yaw, pitch and roll. Face models do not agree on what
+        looking straight ahead is; that part of the error is a constant pitch.
+    n_frames : pictures counted, with or without a prediction.
+    n_missing : those of them without one.
+    n_left_out : pictures with a true angle beyond `ANGLE_LIMIT`.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    mean: float
+    bias: tuple[float, float, float]
+    n_frames: int
+    n_missing: int
+    n_left_out: int
+
+
+def pose_errors(predicted: np.ndarray, truth: np.ndarray, limit: float = ANGLE_LIMIT) -> PoseErrors:
+    """Head-pose errors as the field measures them on AFLW2000.
+
+    Parameters
+    ----------
+    predicted, truth
+        (F, 3) yaw, pitch, roll in degrees, both in the convention of the data set; rows of NaN
+        without a prediction. Differences are taken around the circle.
+    limit
+        Degrees; pictures with any true angle beyond it are left out.
+
+    References
+    ----------
+    Ruiz et al., "Fine-grained head pose estimation without keypoints", CVPRW 2018: its bins end at
+    99 degrees.
+    """
+    predicted, truth = _same_shape(predicted, truth)
+    if truth.shape[1:] != (3,) or not np.isfinite(truth).all():
+        raise P2FError(f"True angles must be finite rows of yaw, pitch and roll: {truth.shape}.")
+    counted = (np.abs(truth) <= limit).all(axis=1)
+    found = counted & np.isfinite(predicted).all(axis=1)
+    difference = (predicted[found] - truth[found] + 180) % 360 - 180
+    errors = [_mean(np.abs(column)) for column in difference.T]
+    return PoseErrors(
+        *errors,
+        mean=float(np.mean(errors)),
+        bias=tuple(_mean(column) for column in difference.T),
+        n_frames=int(counted.sum()),
+        n_missing=int((counted & ~found).sum()),
+        n_left_out=int((~counted).sum()),
+    )
+
+
 # --- baseline -------------------------------------------------------------------------------------
 
 # A detector's box -> the box of the mean face's landmarks: larger side over the box's larger side,
@@ -384,6 +504,10 @@ def _over(errors: np.ndarray, size: np.ndarray, name: str) -> np.ndarray:
             "choose another normaliser or leave the frame out."
         )
     return errors / size
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")
 
 
 def _all_errors(errors: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from p2f_lib.detection import Detector
 from p2f_lib.errors import NoFaceError
 from p2f_lib.evaluation import Statistics, errors_2d, errors_3d_rigid, errors_3d_similarity
 from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
-from p2f_lib.ground_truth import render_ground_truth, sample_coefficients
+from p2f_lib.ground_truth import SampleBatch, render_ground_truth, sample_coefficients
 from p2f_lib.images import read_image
 from p2f_lib.landmarks import Selection, select_vertices
 from p2f_lib.morphable_model import MorphableModel
@@ -346,20 +346,23 @@ class PhotoErrors:
 
 
 def reconstruct_photos(
-    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto]
+    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto], progress: bool = True
 ) -> Iterator[Face | None]:
     """The face in each photo's annotated box, None where the network sees none."""
-    for photo in tqdm(photos, "photos"):
+    for photo in tqdm(photos, "photos", disable=not progress):
         try:
             yield reconstructor.reconstruct(read_image(photo.path), photo.box)
         except NoFaceError:
             yield None
 
 
-def photo_errors(reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto]) -> PhotoErrors:
+def photo_errors(
+    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto], progress: bool = True
+) -> PhotoErrors:
     """iBUG landmark errors in given boxes."""
     inner, everything = [], []
-    for photo, face in zip(photos, reconstruct_photos(reconstructor, photos), strict=True):
+    found = reconstruct_photos(reconstructor, photos, progress)
+    for photo, face in zip(photos, found, strict=True):
         if face is None:
             inner.append(np.inf)
             everything.append(np.inf)
@@ -369,3 +372,21 @@ def photo_errors(reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto])
         inner.append(distance[INNER].mean() / interocular)
         everything.append(distance.mean() / interocular)
     return PhotoErrors(np.array(inner), np.array(everything))
+
+
+def sample_errors(reconstructor: Reconstructor, samples: SampleBatch) -> np.ndarray:
+    """(N,) mean error of the 68 landmarks over ``sqrt(w h)`` of their box, of the faces in samples.
+
+    1 where the network sees no face: the landmarks are a box away, as it were.
+    """
+    errors = []
+    for row in np.flatnonzero(samples.is_face):
+        truth = samples.landmarks[row].astype(np.float64)
+        try:
+            face = reconstructor.reconstruct(samples.images[row], Box.around(truth))
+        except NoFaceError:
+            errors.append(1.0)
+            continue
+        distance = np.linalg.norm(face.landmarks("ibug68") - truth, axis=1).mean()
+        errors.append(distance / evaluation.box_size(truth[None])[0])
+    return np.array(errors)

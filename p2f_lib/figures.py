@@ -13,9 +13,12 @@ from IPython.display import Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from plotly import graph_objects
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
 from p2f_lib.evaluation import cumulative_error
+from p2f_lib.morphable_model import edges_of
 from p2f_lib.rasterizer import interpolate, rasterize
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 PNCC_RANGE = 150.0  # mm shown as 0..1, symmetric about the origin
 OFFSET_RANGE = 20.0
 LANDMARK_COLOR = "#39ff14"
+INSIDE_COLOR = (0.22, 0.13, 0.12)  # of the mouth
+SHEET_SIZE = 150  # pixels a side of a face on the contact sheet
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 110) -> None:
@@ -112,15 +117,75 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 # ---------------------------------------------------------------- face model and ground truth
 
 
-def face_model(model: MorphableModel, modes: int = 4, people: Sequence[np.ndarray] = ()) -> Figure:
-    """The mean, the first modes at +-3 standard deviations, and given meshes (contact sheet)."""
-    columns = 1 + 2 * modes
-    extra = -(-len(people) // columns)
-    figure, axes = _grid(1 + extra, columns, 1.3)
-    camera = frontal_camera(model.mean, 150)
+def holes(triangles: np.ndarray) -> list[np.ndarray]:
+    """Boundary loops of a mesh (F, 3) but for the longest, its outline: (E, 2) directed edges each.
 
-    def show(axis: plt.Axes, vertices: np.ndarray, title: str = "") -> None:
-        axis.imshow(shaded(vertices, model.triangles, camera, 150, 150)[0])
+    A face model has one at the mouth, and some have one behind each eye.
+    """
+    _, counts, edge_of_side = edges_of(triangles)
+    sides = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    rim = sides[counts[edge_of_side.ravel()] == 1]
+    if not len(rim):
+        return []
+    n = int(triangles.max()) + 1
+    graph = sparse.coo_matrix((np.ones(len(rim)), rim.T), shape=(n, n))
+    loop_of = connected_components(graph, directed=False)[1][rim[:, 0]]
+    loops = [rim[loop_of == loop] for loop in np.unique(loop_of)]
+    return sorted(loops, key=len)[:-1]
+
+
+def portrait(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    camera: AffineCamera,
+    size: int,
+    loops: Sequence[np.ndarray],
+) -> np.ndarray:
+    """A mesh whose holes (`holes`) are dark, so that an open mouth looks like one.
+
+    `camera` sees a picture of 2 * `size` pixels a side, of which each 2 x 2 are averaged.
+
+    Returns
+    -------
+    (size, size, 3) in 0..1, white around the face.
+    """
+    image, _ = shaded(vertices, triangles, camera, 2 * size, 2 * size)
+    if loops:
+        hubs = [vertices[loop[:, 0]].mean(axis=0) for loop in loops]
+        fans = [
+            np.column_stack([loop[:, ::-1], np.full(len(loop), len(vertices) + i)])
+            for i, loop in enumerate(loops)
+        ]
+        closed = np.concatenate([vertices, hubs])
+        raster = rasterize(
+            camera.project(closed),
+            camera.depth(closed),
+            np.concatenate([triangles, *fans]),
+            2 * size,
+            2 * size,
+        )
+        image[raster.triangle_id >= len(triangles)] = INSIDE_COLOR
+    return image.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+
+
+def face_model(
+    model: MorphableModel,
+    modes: int = 4,
+    people: Sequence[np.ndarray] = (),
+    columns: int | None = None,
+) -> Figure:
+    """Contact sheet: the mean, the first modes at +-3 standard deviations, and given meshes.
+
+    With more `columns` than the modes need, the mean is also seen from further to the side.
+    """
+    used = 1 + 2 * modes
+    columns = max(columns or used, used)
+    figure, axes = _grid(1 + -(-len(people) // columns), columns, 1.3)
+    loops = holes(model.triangles)
+
+    def show(axis: plt.Axes, vertices: np.ndarray, title: str = "", yaw: float = 0.0) -> None:
+        camera = frontal_camera(1.08 * model.mean, 2 * SHEET_SIZE, yaw)  # room for longer faces
+        axis.imshow(portrait(vertices, model.triangles, camera, SHEET_SIZE, loops))
         axis.set_title(title, fontsize=7)
 
     show(axes[0, 0], model.mean, "mean")
@@ -131,6 +196,8 @@ def face_model(model: MorphableModel, modes: int = 4, people: Sequence[np.ndarra
             show(
                 axes[0, 1 + 2 * mode + side], model.vertices(shape), f"mode {mode + 1}, {sign:+d}σ"
             )
+    for spare, axis in enumerate(axes[0, used:], 1):
+        show(axis, model.mean, f"mean, yaw {45 * spare}°", 45.0 * spare)
     for axis, vertices in zip(axes[1:].flat, people, strict=False):
         show(axis, vertices)
     return figure

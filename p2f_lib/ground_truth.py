@@ -7,14 +7,17 @@ such a row is exact: a few hundred numbers a face replace pictures on disk.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+import numba
 import numpy as np
 from scipy.special import ndtr, ndtri
 from tqdm import tqdm
 
-from p2f_lib.camera import AffineCamera, PerspectiveCamera, Pose, rotation_from_pose
+from p2f_lib.camera import AffineCamera, Camera, PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.errors import P2FError
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.rasterizer import Raster, interpolate, rasterize
@@ -42,7 +45,7 @@ def render_ground_truth(
     model: MorphableModel,
     shape: np.ndarray | None,
     expression: np.ndarray | None,
-    camera: PerspectiveCamera | AffineCamera,
+    camera: Camera,
     height: int,
     width: int,
 ) -> GroundTruth:
@@ -61,7 +64,7 @@ def render_ground_truth(
 def render_vertices(
     model: MorphableModel,
     vertices: np.ndarray,
-    camera: PerspectiveCamera | AffineCamera,
+    camera: Camera,
     height: int,
     width: int,
 ) -> GroundTruth:
@@ -71,17 +74,193 @@ def render_vertices(
             f"Face model {model.name!r} has vertices of shape {model.mean.shape}, "
             f"got {vertices.shape}."
         )
-    raster = rasterize(
-        camera.project(vertices),
-        camera.depth(vertices),
-        model.triangles,
-        height,
-        width,
-        perspective=isinstance(camera, PerspectiveCamera),
-    )
-    attributes = np.concatenate([model.mean, vertices - model.mean], axis=1)
-    planes = interpolate(raster, model.triangles, attributes)
+    raster, planes = _render(model, vertices, *projection(camera), height, width)
     return GroundTruth(planes[..., :3], planes[..., 3:], raster.valid, raster)
+
+
+def projection(camera: Camera) -> tuple[np.ndarray, bool]:
+    """(3, 4) matrix whose rows give x, y and depth of a point, and whether to divide by the depth.
+
+    Without division x and y are pixels, with it pixels times depth (mm).
+    """
+    if isinstance(camera, AffineCamera):
+        return np.vstack([camera.matrix, np.append(camera.rotation[2], 0.0)]), False
+    seen = np.column_stack([camera.rotation, camera.translation])
+    plane = camera.focal * seen[:2] + np.outer(camera.principal_point, seen[2])
+    return np.vstack([plane, seen[2]]), True
+
+
+def _render(
+    model: MorphableModel,
+    vertices: np.ndarray,
+    matrix: np.ndarray,
+    perspective: bool,
+    height: int,
+    width: int,
+) -> tuple[Raster, np.ndarray]:
+    """The z-buffer, and PNCC and offsets as (H, W, 6)."""
+    pixels = np.empty((len(vertices), 2), np.float32)
+    depth = np.empty(len(vertices), np.float32)
+    attributes = np.empty((len(vertices), 6), np.float32)
+    _place(vertices, model.mean, matrix, perspective, pixels, depth, attributes)
+    raster = rasterize(pixels, depth, model.triangles, height, width, perspective=perspective)
+    return raster, interpolate(raster, model.triangles, attributes)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _place(vertices, mean, matrix, perspective, pixels, depth, attributes):
+    """Pixels and depths of the vertices, and what is interpolated between them, in one pass."""
+    for v in range(len(vertices)):
+        x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
+        far = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+        scale = 1.0 / far if perspective else 1.0
+        for k in range(2):
+            pixel = matrix[k, 0] * x + matrix[k, 1] * y + matrix[k, 2] * z + matrix[k, 3]
+            pixels[v, k] = pixel * scale
+        depth[v] = far
+        for k in range(3):
+            attributes[v, k] = mean[v, k]
+            attributes[v, 3 + k] = vertices[v, k] - mean[v, k]
+
+
+# ---------------------------------------------------------------------------------------------
+# Many faces, seen in crops of their pictures
+
+
+MIRROR = np.array([-1, 1, 1, -1, 1, 1], np.float32)  # signs of the six planes in a mirror
+
+
+def render_crops(
+    model: MorphableModel,
+    shape: np.ndarray,
+    expression: np.ndarray,
+    cameras: Sequence[Camera],
+    matrices: np.ndarray,
+    size: int,
+    is_face: np.ndarray | None = None,
+    threads: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """PNCC and offsets of a batch of faces, rendered in crops of their pictures.
+
+    The camera moves, no image is resampled: silhouettes are as exact as in the whole picture.
+
+    Parameters
+    ----------
+    model : the face model.
+    shape, expression : (B, Ks) and (B, Ke) coefficients.
+    cameras : B cameras, model space to the pixels of each picture.
+    matrices : (B, 2, 3) maps from the crop's unit square [-1, 1]^2 to the picture's pixels. One
+        that mirrors gives the target of the mirrored face, whose x coordinates change sign: the
+        mean face is symmetric.
+    size : pixels of the square crop.
+    is_face : (B,) bool, False for a picture without a face, whose target is background; None for
+        faces only.
+    threads : how many faces are drawn at a time; the result is the same for any number.
+
+    Returns
+    -------
+    planes : (B, S, S, 6) float32, mm: PNCC, then offsets; 0 outside the face.
+    valid : (B, S, S) bool.
+
+    Raises
+    ------
+    P2FError : arguments of different lengths.
+    """
+    lengths = [len(part) for part in (shape, expression, cameras, matrices)]
+    if len(set(lengths)) > 1 or (is_face is not None and len(is_face) != lengths[0]):
+        raise P2FError(
+            "render_crops needs as many coefficients as cameras, crops and flags, got "
+            f"{lengths} and {None if is_face is None else len(is_face)}."
+        )
+    count = lengths[0]
+    planes = np.zeros((count, size, size, 6), np.float32)
+    valid = np.zeros((count, size, size), bool)
+    rows = np.arange(count) if is_face is None else np.flatnonzero(is_face)
+    if not len(rows):
+        return planes, valid
+    vertices = model.vertices(np.asarray(shape)[rows], np.asarray(expression)[rows])
+
+    def draw(mesh: np.ndarray, row: int) -> None:
+        to_crop = _picture_to_crop(matrices[row], size)
+        mirrored = np.linalg.det(to_crop[:, :2]) < 0
+        if mirrored:  # as seen before the mirror; a mirrored mesh would show its back faces
+            to_crop = np.array([[-1.0], [1.0]]) * to_crop + [[0, 0, size - 1], [0, 0, 0]]
+        matrix, perspective = projection(cameras[row])
+        last = matrix[2] if perspective else np.array([0.0, 0.0, 0.0, 1.0])
+        matrix[:2] = to_crop @ np.vstack([matrix[:2], last])
+        raster, image = _render(model, mesh, matrix, perspective, size, size)
+        planes[row] = image[:, ::-1] * MIRROR if mirrored else image
+        valid[row] = raster.valid[:, ::-1] if mirrored else raster.valid
+
+    if threads == 1:
+        for mesh, row in zip(vertices, rows, strict=True):
+            draw(mesh, row)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(draw, vertices, rows))
+    return planes, valid
+
+
+def _picture_to_crop(matrix: np.ndarray, size: int) -> np.ndarray:
+    """(2, 3) map from the picture's pixels to the crop's, from that of the crop's unit square."""
+    to_unit = np.linalg.inv(np.vstack([np.asarray(matrix, float), [0.0, 0.0, 1.0]]))[:2]
+    # Pixel p of the crop has the unit coordinate (2 p + 1) / size - 1.
+    to_crop = to_unit * (size / 2)
+    to_crop[:, 2] += (size - 1) / 2
+    return to_crop
+
+
+@dataclass(frozen=True, eq=False)
+class SampleBatch:
+    """Pictures with what is known about them; targets are rendered from it when they are needed.
+
+    Attributes
+    ----------
+    images : (N, H, W, 3) uint8.
+    shape : (N, Ks) float32.
+    expression : (N, Ke) float32.
+    cameras : N cameras, model space to the picture's pixels.
+    landmarks : (N, 68, 2) float32, pixels, iBUG-68; in a picture without a face, those of one that
+        might be there.
+    is_face : (N,) bool; False where the target is all background.
+    """
+
+    images: np.ndarray
+    shape: np.ndarray
+    expression: np.ndarray
+    cameras: tuple[Camera, ...]
+    landmarks: np.ndarray
+    is_face: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> SampleBatch:
+        """Some of the samples: a slice, a list or an array of rows."""
+        chosen = np.arange(len(self))[rows]
+        return SampleBatch(
+            self.images[rows],
+            self.shape[rows],
+            self.expression[rows],
+            tuple(self.cameras[row] for row in chosen),
+            self.landmarks[rows],
+            self.is_face[rows],
+        )
+
+    def crops(
+        self, model: MorphableModel, matrices: np.ndarray, size: int, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The targets in crops of the pictures, see `render_crops`."""
+        known = self.shape, self.expression, self.cameras
+        return render_crops(model, *known, matrices, size, self.is_face, threads)
+
+    def targets(self, model: MorphableModel, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The targets of the whole, square pictures: planes and valid as of `render_crops`."""
+        height, width = self.images.shape[1:3]
+        if height != width:
+            raise P2FError(f"Targets need square pictures, got {height} x {width}.")
+        whole = np.array([[width, 0, width - 1], [0, width, width - 1]]) / 2
+        return self.crops(model, np.broadcast_to(whole, (len(self), 2, 3)), width, threads)
 
 
 @dataclass(frozen=True)
@@ -374,18 +553,8 @@ def place_camera(view: View, landmarks: np.ndarray, size: int) -> PerspectiveCam
     return PerspectiveCamera(float(focal), np.full(2, (size - 1) / 2), rotation, translation)
 
 
-def sample_camera(
-    model: MorphableModel,
-    vertices: np.ndarray,
-    size: int,
-    rng: np.random.Generator,
-    distribution: CameraDistribution | None = None,
-) -> PerspectiveCamera:
-    """A random camera that shows a face, (V, 3) mm, in the middle of a square picture."""
-    return place_camera(sample_view(rng, distribution), _ibug68(model, vertices), size)
-
-
-def _ibug68(model: MorphableModel, vertices: np.ndarray) -> np.ndarray:
+def ibug68(model: MorphableModel, vertices: np.ndarray) -> np.ndarray:
+    """(68, 3) mm: the landmarks of a mesh, by which views are framed."""
     if "ibug68" not in model.landmarks:
         raise P2FError(
             f"Face model {model.name!r} has no landmark list 'ibug68', by which views are framed; "
@@ -452,7 +621,7 @@ class CoefficientTable:
     def render(self, model: MorphableModel, row: int, size: int) -> GroundTruth:
         """PNCC and offsets of one row in a `size` x `size` picture."""
         vertices = model.vertices(self.shape[row], self.expression[row])
-        camera = place_camera(self.view(row), _ibug68(model, vertices), size)
+        camera = place_camera(self.view(row), ibug68(model, vertices), size)
         return render_vertices(model, vertices, camera, size, size)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numba
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -21,7 +22,62 @@ from scipy import sparse
 
 from p2f_lib.errors import P2FError
 
-FORMAT = "p2f-face-model-1"
+FORMAT = "p2f-face-model-2"
+UNSCALED_FORMAT = "p2f-face-model-1"  # the same with bases in mm per unit; still read
+
+
+@dataclass(frozen=True, eq=False)
+class Refinement:
+    """How a subdivided model follows from a coarse one.
+
+    Attributes
+    ----------
+    coarse : the model that was subdivided.
+    operator : (V', V) float32 sparse matrix from its vertices to the fine ones.
+    levels : Loop steps that the operator stands for.
+    """
+
+    coarse: MorphableModel
+    operator: sparse.csr_matrix
+    levels: int
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """(N, V, 3) float32 of the coarse mesh, such as meshes or modes, to (N, V', 3)."""
+        fine = np.empty((len(points), self.operator.shape[0], 3), np.float32)
+        _refine(*self._rows, np.ascontiguousarray(points, np.float32), fine)
+        return fine
+
+    @cached_property
+    def _rows(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Where each row of the operator starts, its columns, its weights."""
+        starts, columns = self.operator.indptr, self.operator.indices
+        return starts.astype(np.uint32), columns.astype(np.uint32), self.operator.data
+
+    @cached_property
+    def mean(self) -> np.ndarray:
+        return self(self.coarse.mean[None])[0]
+
+    @cached_property
+    def shape_basis(self) -> np.ndarray:
+        return self(self.coarse.shape_basis)
+
+    @cached_property
+    def expression_basis(self) -> np.ndarray:
+        return self(self.coarse.expression_basis)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _refine(starts, columns, weights, points, fine):
+    """Product of a sparse matrix (unsigned indices) with each of many (V, 3) arrays."""
+    for n in range(len(points)):
+        for row in range(len(starts) - 1):
+            x = y = z = np.float32(0)
+            for k in range(starts[row], starts[row + 1]):
+                column, weight = columns[k], weights[k]
+                x += weight * points[n, column, 0]
+                y += weight * points[n, column, 1]
+                z += weight * points[n, column, 2]
+            fine[n, row, 0], fine[n, row, 1], fine[n, row, 2] = x, y, z
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,24 +97,33 @@ class MorphableModel:
     landmarks : mark-up name -> vertex indices, int32: "ibug68" (68,), "menpo84" (84,).
     regions : region name -> (V,) float32 soft mask in [0, 1], for synthesis; the one exception is
         "gaze_radius", a distance in mm.
-    coarse : the model that this one was subdivided from, None for a coarse model.
-    levels : Loop steps from `coarse` to this mesh.
+    colors : (V, 3) float32, the mean's display RGB in [0, 1], None where the source has none.
+    texture_coordinates : (T, 2) float32 in [0, 1], u right and v up, or None. Their own vertices,
+        because a seam gives one place of the surface two places in the texture.
+    texture_triangles : (F, 3) int32, texture coordinates of each triangle's corners, or None.
+    refinement : how this model follows from a coarse one, None for a model of its own. The dense
+        bases of a model that follows may be given as None: blending goes through the coarse mesh,
+        and they are made when somebody asks for them. A model that is given another mean or other
+        bases follows no more.
     """
 
     name: str
     mean: np.ndarray
     triangles: np.ndarray
-    shape_basis: np.ndarray
+    shape_basis: np.ndarray = field(repr=False)
     shape_sigma: np.ndarray
-    expression_basis: np.ndarray
+    expression_basis: np.ndarray = field(repr=False)
     expression_sigma: np.ndarray
     expression_names: tuple[str, ...]
     landmarks: dict[str, np.ndarray] = field(default_factory=dict)
     regions: dict[str, np.ndarray] = field(default_factory=dict)
-    coarse: MorphableModel | None = field(default=None, repr=False)
-    levels: int = 0
+    colors: np.ndarray | None = None
+    texture_coordinates: np.ndarray | None = None
+    texture_triangles: np.ndarray | None = None
+    refinement: Refinement | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self._settle_refinement()
         n, ks, ke = self.n_vertices, self.n_shape, self.n_expression
         expected = {
             "mean": (n, 3),
@@ -69,6 +134,8 @@ class MorphableModel:
             "expression_sigma": (ke,),
         }
         for key, shape in expected.items():
+            if key not in self.__dict__:  # follows from a basis that was checked
+                continue
             array = getattr(self, key)
             if array.shape != shape:
                 raise P2FError(
@@ -91,6 +158,56 @@ class MorphableModel:
             raise P2FError(
                 f"Face model {self.name!r}: triangles point outside the {n} vertices of the mesh."
             )
+        self._check_appearance()
+
+    def _settle_refinement(self) -> None:
+        """Leave the bases to the refinement, or the refinement out where it says otherwise."""
+        if self.refinement is None:
+            return
+        own = {key: self.__dict__.pop(key) for key in ("shape_basis", "expression_basis")}
+        made = self.refinement.__dict__
+        if self.mean is not self.refinement.mean or any(
+            basis is not None and basis is not made.get(key) for key, basis in own.items()
+        ):
+            for key, basis in own.items():
+                basis = getattr(self.refinement, key) if basis is None else basis
+                object.__setattr__(self, key, basis)
+            object.__setattr__(self, "refinement", None)
+
+    def __getattr__(self, key: str) -> np.ndarray:
+        # Called for what isn't there: the bases of a model that follows from a coarse one.
+        refinement = self.__dict__.get("refinement")
+        if refinement is not None and key in ("shape_basis", "expression_basis"):
+            return getattr(refinement, key)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+
+    def _check_appearance(self) -> None:
+        """Raise P2FError unless colours and texture fit the mesh."""
+        where = f"Face model {self.name!r}:"
+        for key, shape in (("colors", (self.n_vertices, 3)), ("texture_coordinates", (-1, 2))):
+            array = getattr(self, key)
+            if array is None:
+                continue
+            if array.ndim != 2 or array.shape[1] != shape[1] or shape[0] not in (-1, len(array)):
+                wanted = str(shape).replace("-1", "T")
+                raise P2FError(f"{where} {key} has shape {array.shape}, expected {wanted}.")
+            if array.size and not (array.min() >= 0 and array.max() <= 1):  # NaN is neither
+                raise P2FError(f"{where} {key} must lie between 0 and 1.")
+        coordinates, triangles = self.texture_coordinates, self.texture_triangles
+        if (coordinates is None) != (triangles is None):
+            raise P2FError(f"{where} texture_coordinates and texture_triangles need each other.")
+        if triangles is None:
+            return
+        if triangles.shape != self.triangles.shape:
+            raise P2FError(
+                f"{where} texture_triangles has shape {triangles.shape}, expected "
+                f"{self.triangles.shape}, as triangles."
+            )
+        if triangles.size and not 0 <= triangles.min() <= triangles.max() < len(coordinates):
+            raise P2FError(
+                f"{where} texture_triangles point outside the {len(coordinates)} texture "
+                "coordinates."
+            )
 
     @property
     def n_vertices(self) -> int:
@@ -98,11 +215,21 @@ class MorphableModel:
 
     @property
     def n_shape(self) -> int:
-        return len(self.shape_basis)
+        return len(self.shape_sigma)
 
     @property
     def n_expression(self) -> int:
-        return len(self.expression_basis)
+        return len(self.expression_sigma)
+
+    @property
+    def coarse(self) -> MorphableModel | None:
+        """The model that this one was subdivided from, None for a model of its own."""
+        return self.refinement and self.refinement.coarse
+
+    @property
+    def levels(self) -> int:
+        """Loop steps from `coarse` to this mesh."""
+        return self.refinement.levels if self.refinement else 0
 
     @cached_property
     def checksum(self) -> str:
@@ -111,13 +238,6 @@ class MorphableModel:
         for key in _ARRAYS:
             digest.update(np.ascontiguousarray(getattr(self, key)).tobytes())
         return digest.hexdigest()
-
-    @cached_property
-    def _flat_bases(self) -> tuple[np.ndarray, np.ndarray]:
-        return (
-            self.shape_basis.reshape(self.n_shape, -1),
-            self.expression_basis.reshape(self.n_expression, -1),
-        )
 
     def vertices(
         self, shape: np.ndarray | None = None, expression: np.ndarray | None = None
@@ -135,31 +255,55 @@ class MorphableModel:
 
         Raises
         ------
-        P2FError : coefficients of the wrong number.
+        P2FError : coefficients of the wrong number, more faces of the one than of the other.
         """
-        total = self.mean.reshape(-1)
-        given = {"shape": shape, "expression": expression}
-        for (kind, coefficients), basis in zip(given.items(), self._flat_bases, strict=True):
+        if self.refinement:
+            coarse = self.refinement.coarse.vertices(shape, expression)
+            fine = self.refinement(coarse.reshape(-1, *coarse.shape[-2:]))
+            return fine.reshape(*coarse.shape[:-2], -1, 3)
+        given = []
+        for kind, coefficients in (("shape", shape), ("expression", expression)):
             if coefficients is None:
                 continue
             coefficients = np.asarray(coefficients, dtype=np.float32)
+            basis = getattr(self, f"{kind}_basis")
             if coefficients.ndim not in (1, 2) or coefficients.shape[-1] != len(basis):
                 raise P2FError(
                     f"{kind} coefficients have shape {coefficients.shape}, but the face model "
                     f"{self.name!r} expects ({len(basis)},) or (N, {len(basis)})."
                 )
-            total = total + coefficients @ basis
-        return total.reshape(*total.shape[:-1], -1, 3)
+            given.append((coefficients, basis.reshape(len(basis), self.mean.size)))
+        counts = {len(rows) for rows, _ in given if rows.ndim == 2}
+        if len(counts - {1}) > 1:
+            raise P2FError(
+                f"There are {len(given[0][0])} shapes for {len(given[1][0])} expressions."
+            )
+        count = max(counts, default=1)
+        total = np.tile(self.mean.reshape(-1), (count, 1))
+        for coefficients, basis in given:
+            rows = np.broadcast_to(np.atleast_2d(coefficients), (count, len(basis)))
+            _add_modes(np.ascontiguousarray(rows), np.ascontiguousarray(basis), total)
+        return total.reshape(*([count] if counts else []), -1, 3)
 
     def truncated(self, n_shape: int) -> MorphableModel:
         """The same model with only its first `n_shape` shape modes."""
         if not 0 <= n_shape <= self.n_shape:
             raise P2FError(f"Cannot keep {n_shape} shape modes of a model that has {self.n_shape}.")
+        sigma = self.shape_sigma[:n_shape]
+        if self.refinement is None:
+            return replace(self, shape_basis=self.shape_basis[:n_shape], shape_sigma=sigma)
+        refinement = replace(self.refinement, coarse=self.refinement.coarse.truncated(n_shape))
+        return self._following(refinement, shape_sigma=sigma)
+
+    def _following(self, refinement: Refinement, **changes: object) -> MorphableModel:
+        """A copy with some changes whose mean and bases are those of `refinement`."""
         return replace(
             self,
-            shape_basis=self.shape_basis[:n_shape],
-            shape_sigma=self.shape_sigma[:n_shape],
-            coarse=self.coarse and self.coarse.truncated(n_shape),
+            mean=refinement.mean,
+            shape_basis=None,
+            expression_basis=None,
+            refinement=refinement,
+            **changes,
         )
 
     def subdivided(self, levels: int = 1) -> MorphableModel:
@@ -173,23 +317,18 @@ class MorphableModel:
         if levels == 0:
             return self
         operator, triangles = loop_operator(self.n_vertices, self.triangles, levels)
-
-        def refine(basis: np.ndarray) -> np.ndarray:
-            return (
-                np.stack([operator @ mode for mode in basis])
-                if len(basis)
-                else np.zeros((0, operator.shape[0], 3), np.float32)
-            )
-
-        return replace(
-            self,
-            mean=operator @ self.mean,
+        texture = self.texture_coordinates, self.texture_triangles
+        if self.texture_triangles is not None:
+            for _ in range(levels):
+                texture = _midpoint_step(*texture)
+        whole = operator @ self.refinement.operator if self.refinement else operator
+        return self._following(
+            Refinement(self.coarse or self, whole, self.levels + levels),
             triangles=triangles,
-            shape_basis=refine(self.shape_basis),
-            expression_basis=refine(self.expression_basis),
             regions={key: operator @ mask for key, mask in self.regions.items()},
-            coarse=self.coarse or self,
-            levels=self.levels + levels,
+            colors=None if self.colors is None else np.clip(operator @ self.colors, 0, 1),
+            texture_coordinates=texture[0],
+            texture_triangles=texture[1],
         )
 
     def variance_summary(self) -> dict[str, float]:
@@ -208,17 +347,23 @@ class MorphableModel:
     def save(self, path: str | Path) -> None:
         """Write the coarse mesh as safetensors: mean in float32, bases in float16.
 
-        Of a subdivided model only the coarse one and the number of steps are stored; `load`
-        subdivides again.
+        The numbers in float16 are mm per standard deviation (to the next power of two, which
+        rounds nothing), so that models whose coefficients are large or small lose no digits. Of a
+        subdivided model only the coarse one and the number of steps are stored; `load` subdivides
+        again.
         """
         coarse = self.coarse or self
         tensors = {key: np.ascontiguousarray(getattr(coarse, key)) for key in _ARRAYS}
-        for key in ("shape_basis", "expression_basis"):
-            tensors[key] = tensors[key].astype(np.float16)
-        tensors |= {f"landmarks.{key}": value for key, value in coarse.landmarks.items()}
+        for kind in ("shape", "expression"):
+            basis, scale = tensors[f"{kind}_basis"], _power_of_two(tensors[f"{kind}_sigma"])
+            tensors[f"{kind}_basis"] = (basis * scale).astype(np.float16)
+        tensors |= {f"landmarks.{key}": value for key, value in self.landmarks.items()}
         tensors |= {
             f"regions.{key}": value.astype(np.float16) for key, value in coarse.regions.items()
         }
+        for key, dtype in _APPEARANCE.items():
+            if (value := getattr(coarse, key)) is not None:
+                tensors[key] = value.astype(dtype)
         # No negative zeros: which sign a sum of nothing gets depends on the order of its terms.
         tensors = {key: value + value.dtype.type(0) for key, value in tensors.items()}
         header = {
@@ -250,7 +395,7 @@ class MorphableModel:
         try:
             with safe_open(str(path), framework="numpy") as file:
                 header = json.loads((file.metadata() or {}).get("face_model", "{}"))
-                if header.get("format") != FORMAT:
+                if header.get("format") not in (FORMAT, UNSCALED_FORMAT):
                     raise P2FError(
                         f"{path} is not a face model of this project (its format says "
                         f"{header.get('format')!r}, expected {FORMAT!r})."
@@ -273,9 +418,12 @@ class MorphableModel:
     @classmethod
     def _from_tensors(cls, tensors: Mapping[str, np.ndarray], header: dict) -> MorphableModel:
         arrays = {
-            key: tensors[key].astype(np.int32 if key == "triangles" else np.float32)
+            key: tensors[key].astype(np.int32 if key == "triangles" else np.float32, copy=False)
             for key in _ARRAYS
         }
+        if header["format"] == FORMAT:
+            for kind in ("shape", "expression"):
+                arrays[f"{kind}_basis"] /= _power_of_two(arrays[f"{kind}_sigma"])
         groups: dict[str, dict[str, np.ndarray]] = {"landmarks": {}, "regions": {}}
         for key, tensor in tensors.items():
             group, dot, name = key.partition(".")
@@ -288,6 +436,11 @@ class MorphableModel:
             expression_names=tuple(map(str, header["expression_names"])),
             **arrays,
             **groups,
+            **{
+                key: tensors[key].astype(np.int32 if dtype is np.int32 else np.float32)
+                for key, dtype in _APPEARANCE.items()
+                if key in tensors
+            },
         )
 
 
@@ -300,6 +453,47 @@ _ARRAYS = (
     "expression_basis",
     "expression_sigma",
 )
+_APPEARANCE = {  # optional; how a file holds them
+    "colors": np.float16,
+    "texture_coordinates": np.float32,  # float16 would round to whole pixels of a large texture
+    "texture_triangles": np.int32,
+}
+
+
+def _power_of_two(sigma: np.ndarray) -> np.ndarray:
+    """(K, 1, 1) float32, the power of two at or below each standard deviation; 1 where that is 0.
+
+    Multiplying by it and dividing again is exact.
+    """
+    exponent = np.where(sigma > 0, np.frexp(sigma)[1] - 1, 0)
+    return np.ldexp(np.float32(1), exponent)[:, None, None]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_modes(coefficients, basis, total):
+    """``total += coefficients @ basis``: (N, K), (K, M), (N, M).
+
+    No BLAS: its threads would wait actively beside those of a training network, and round
+    differently for another number of them.
+    """
+    for start in range(0, basis.shape[1], 1024):  # stays in the first cache
+        stop = min(start + 1024, basis.shape[1])
+        for n in range(len(coefficients)):
+            row = total[n, start:stop]
+            k = 0
+            while k + 4 <= len(basis):
+                a, b = coefficients[n, k], coefficients[n, k + 1]
+                c, d = coefficients[n, k + 2], coefficients[n, k + 3]
+                p, q = basis[k, start:stop], basis[k + 1, start:stop]
+                r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
+                for i in range(stop - start):
+                    row[i] += (a * p[i] + b * q[i]) + (c * r[i] + d * s[i])
+                k += 4
+            while k < len(basis):
+                a, p = coefficients[n, k], basis[k, start:stop]
+                for i in range(stop - start):
+                    row[i] += a * p[i]
+                k += 1
 
 
 def edges_of(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -315,10 +509,12 @@ def edges_of(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     counts : (E,) number of triangles at each edge (1 on the boundary).
     edge_of_side : (F, 3) edge index of the sides (0, 1), (1, 2), (2, 0) of each triangle.
     """
-    sides = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
-    edges, edge_of_side, counts = np.unique(
-        np.sort(sides, axis=1), axis=0, return_inverse=True, return_counts=True
-    )
+    turned = triangles[:, [1, 2, 0]]
+    low, high = np.minimum(triangles, turned), np.maximum(triangles, turned)
+    base = int(high.max(initial=0)) + 1
+    keys = low.astype(np.int64) * base + high  # one number an edge: much faster to sort than pairs
+    keys, edge_of_side, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    edges = np.stack(np.divmod(keys, base), axis=1).astype(triangles.dtype)
     return edges, counts, edge_of_side.reshape(-1, 3)
 
 
@@ -386,10 +582,22 @@ def _loop_step(n: int, triangles: np.ndarray) -> tuple[sparse.csr_matrix, np.nda
     even = sparse.coo_matrix((weight, (row, column)), shape=(n, n)).tocsr()
     even = even + sparse.diags(1 - np.asarray(even.sum(axis=1)).ravel())
 
-    a, b, c = triangles.T
-    ab, bc, ca = (n + edge_of_side).T
-    corners = [[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]]
-    fine = np.transpose(corners, (2, 0, 1)).reshape(-1, 3)
     operator = sparse.vstack([even, odd]).tocsr()
     operator.eliminate_zeros()
-    return operator, fine
+    return operator, _split(triangles, n + edge_of_side)
+
+
+def _midpoint_step(points: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Linear subdivision: a new point in the middle of each edge, children as in `_loop_step`."""
+    edges, _, edge_of_side = edges_of(triangles)
+    middles = points[edges].mean(axis=1, dtype=np.float32)
+    fine = _split(triangles, len(points) + edge_of_side)
+    return np.concatenate([points, middles]), fine.astype(np.int32)
+
+
+def _split(triangles: np.ndarray, middles: np.ndarray) -> np.ndarray:
+    """(4F, 3) children of (F, 3) triangles, given the vertices (F, 3) in the middles of sides."""
+    a, b, c = triangles.T
+    ab, bc, ca = middles.T
+    corners = [[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]]
+    return np.transpose(corners, (2, 0, 1)).reshape(-1, 3)

@@ -17,6 +17,7 @@ from p2f_lib.errors import P2FError
 
 BITS = 16  # fractional bits of a coordinate
 ROUND_UP = 2**BITS - 1
+BATCH = 256  # triangles
 SUBPIXELS = 2.0**BITS  # vertices lie on a grid of this many steps a pixel
 FARTHEST_PIXEL = 16000.0  # edge functions up to here fit into 64 bits
 FARTHEST_DEPTH = 1e30  # well within float32
@@ -89,17 +90,15 @@ def rasterize(
             f"A picture needs sides of 1 to {FARTHEST_PIXEL:.0f} pixels, "
             f"got height {height}, width {width}."
         )
-    triangles = _checked_triangles(triangles, len(pixels))
+    triangles = _checked_triangles(triangles, len(pixels)).ravel()
+    corners = np.empty(len(pixels), _CORNER)
+    keys = np.empty((height, width), np.int64)
     triangle_id = np.empty((height, width), np.int32)
     barycentric = np.empty((height, width, 3), np.float32)
     z = np.empty((height, width), np.float32)
-    corners = np.empty((len(pixels), 4), np.int32)
-    nearness = np.empty(len(pixels), np.float32)
-    chosen = np.empty(len(triangles) + 1, np.uint32)
-    _prepare(pixels, depth, perspective, height, width, corners, nearness)
-    count = _select(corners, triangles, cull_back, chosen)
-    chosen = chosen[:count]
-    _draw(corners, nearness, triangles, chosen, perspective, triangle_id, barycentric, z)
+    _prepare(pixels, depth, perspective, corners)
+    _draw(corners, triangles, cull_back, keys)
+    _resolve(corners, triangles, keys, perspective, triangle_id, barycentric, z)
     return Raster(triangle_id, barycentric, z)
 
 
@@ -130,7 +129,14 @@ def interpolate(raster: Raster, triangles: np.ndarray, attributes: np.ndarray) -
             "triangles were given; pass those that it was drawn from."
         )
     planes = np.empty((*raster.triangle_id.shape, attributes.shape[1]), np.float32)
-    _interpolate(raster.triangle_id, raster.barycentric, triangles, attributes, planes)
+    _interpolate(
+        np.ravel(raster.triangle_id),
+        np.ravel(raster.barycentric),
+        triangles.ravel(),
+        attributes.ravel(),
+        attributes.shape[1],
+        planes.ravel(),
+    )
     return planes
 
 
@@ -147,146 +153,218 @@ def _checked_triangles(triangles: np.ndarray, n_vertices: int) -> np.ndarray:
             "Triangles must be integers of shape (F, 3), "
             f"got {triangles.dtype} of shape {triangles.shape}."
         )
-    if triangles.size:
-        low, high = triangles.min(), triangles.max()
-        if low < 0 or high >= n_vertices:
-            raise P2FError(
-                f"Triangles name vertices {low} to {high}, but the mesh has {n_vertices} vertices."
-            )
-    return np.ascontiguousarray(triangles, np.int32).view(np.uint32)
+    # One pass over the array: as unsigned numbers, negative ones are the largest of all.
+    unsigned = np.ascontiguousarray(triangles).view(f"u{triangles.itemsize}")
+    if unsigned.size and unsigned.max() >= n_vertices:
+        raise P2FError(
+            f"Triangles name vertices {triangles.min()} to {triangles.max()}, but the mesh has "
+            f"{n_vertices} vertices."
+        )
+    return unsigned.astype(np.uint32, copy=False)
 
 
 # The inner loops work on integers with 16 fractional bits: no rounding anywhere in edge functions.
+# A z-buffer holds one integer a pixel, nearness before triangle, and keeps the largest: no branch
+# that the processor could only guess. Weights are computed once a pixel, for the triangle that won.
+
+_CORNER = np.dtype([("x", np.int32), ("y", np.int32), ("nearness", np.float32)])
+_EMPTY = np.iinfo(np.int64).min
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _prepare(pixels, depth, perspective, height, width, corners, nearness):
-    """Vertices as (x, y, column, row) and nearness, which is linear on the picture.
+def _prepare(pixels, depth, perspective, corners):
+    """Vertices with integer coordinates and nearness, which is linear on the picture.
 
-    `column` and `row` are the first pixel centre at or beyond the vertex, clipped to the picture.
-    Vertices that cannot be drawn get nearness NaN, which loses every depth test.
+    A coordinate is off by `ROUND_UP`, so that its upper half counts the pixel centres before it.
+    Vertices that cannot be drawn get nearness NaN.
     """
     for v in range(len(pixels)):
         x, y, z = pixels[v, 0], pixels[v, 1], depth[v]
         usable = abs(x) < FARTHEST_PIXEL and abs(y) < FARTHEST_PIXEL and abs(z) < FARTHEST_DEPTH
         if usable and (z > NEAREST_DEPTH or not perspective):
-            x, y = np.rint(x * SUBPIXELS), np.rint(y * SUBPIXELS)
-            fx, fy = np.int32(x), np.int32(y)
-            corners[v, 0], corners[v, 1] = fx, fy
-            corners[v, 2] = min(max((fx + ROUND_UP) >> BITS, 0), width)
-            corners[v, 3] = min(max((fy + ROUND_UP) >> BITS, 0), height)
-            nearness[v] = 1.0 / z if perspective else -z
+            corners[v].x = np.int32(np.rint(x * SUBPIXELS)) + ROUND_UP
+            corners[v].y = np.int32(np.rint(y * SUBPIXELS)) + ROUND_UP
+            corners[v].nearness = 1.0 / z if perspective else -z
         else:
-            corners[v] = 0
-            nearness[v] = np.nan
-
-
-@numba.njit(cache=True, nogil=True)
-def _select(corners, triangles, cull_back, chosen):
-    """Indices of the triangles that face the camera and may contain a pixel centre; their number.
-
-    Half of the triangles of a dense mesh fall between the pixel centres. Writing every index and
-    advancing only for the good ones spares the processor's branch prediction a coin toss each.
-    """
-    count = 0
-    for t in range(len(triangles)):
-        a, b, c = corners[triangles[t, 0]], corners[triangles[t, 1]], corners[triangles[t, 2]]
-        ax, ay = np.int64(a[0]), np.int64(a[1])
-        # Twice the signed area; a triangle that faces the camera turns from y (down) to x: < 0.
-        area = (b[0] - ax) * (c[1] - ay) - (b[1] - ay) * (c[0] - ax)
-        facing = (area < 0) | ((area > 0) & (not cull_back))
-        columns = (a[2] ^ b[2]) | (a[2] ^ c[2])
-        rows = (a[3] ^ b[3]) | (a[3] ^ c[3])
-        chosen[count] = t
-        count += facing & (columns != 0) & (rows != 0)
-    return count
+            corners[v].x = corners[v].y = 0
+            corners[v].nearness = np.nan
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def _draw(corners, nearness, triangles, chosen, perspective, triangle_id, barycentric, depth):
-    triangle_id[:] = -1
-    barycentric[:] = 0
-    depth[:] = 0 if perspective else -np.inf  # holds the nearness until all is drawn
-    pixel_depth, pixel_id = depth.ravel(), triangle_id.ravel()
-    pixel_barycentric = barycentric.reshape(-1, 3)
+def _draw(corners, triangles, cull_back, keys):
+    """The largest key (see `_key`) of each pixel.
+
+    In batches that fit into the nearest cache: first choose triangles, then draw them. Half of the
+    triangles of a dense mesh fall between the pixel centres. Writing every index and advancing only
+    for the good ones spares the processor's branch prediction a coin toss each.
+    """
+    keys[:] = _EMPTY
+    chosen = np.empty(BATCH, np.uint32)
+    count = len(triangles) // 3
+    for first in range(0, count, BATCH):
+        n_chosen = 0
+        for t in range(first, min(first + BATCH, count)):
+            chosen[n_chosen] = t
+            n_chosen += _may_cover(t, corners, triangles, cull_back)
+        _draw_chosen(corners, triangles, chosen[:n_chosen], keys)
+
+
+@numba.njit(cache=True, nogil=True)
+def _may_cover(t, corners, triangles, cull_back):
+    """Whether a triangle faces the camera and a pixel centre lies in its bounding box."""
+    a, b, c = _corners_of(t, corners, triangles)
+    ax, ay, bx, by, cx, cy = a.x, a.y, b.x, b.y, c.x, c.y
+    # Twice the signed area; a triangle that faces the camera turns from y (down) to x: < 0.
+    area = (np.int64(bx) - ax) * (np.int64(cy) - ay) - (np.int64(by) - ay) * (np.int64(cx) - ax)
+    facing = (area < 0) | ((area > 0) & (not cull_back))
+    columns, rows = np.uint32((ax ^ bx) | (ax ^ cx)), np.uint32((ay ^ by) | (ay ^ cy))
+    return facing & (columns > ROUND_UP) & (rows > ROUND_UP)  # upper halves differ
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _draw_chosen(corners, triangles, chosen, keys):
+    height, picture_width = keys.shape
+    pixel_keys = keys.ravel()
     for t in chosen:
-        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        a, b, c = corners[i], corners[j], corners[k]
-        ax, ay = np.int64(a[0]), np.int64(a[1])
-        bx, by = np.int64(b[0]), np.int64(b[1])
-        cx, cy = np.int64(c[0]), np.int64(c[1])
+        a, b, c = _corners_of(t, corners, triangles)
+        ax, ay = np.int64(a.x), np.int64(a.y)
+        bx, by = np.int64(b.x), np.int64(b.y)
+        cx, cy = np.int64(c.x), np.int64(c.y)
+        near = np.float64(a.nearness)
+        b_near, c_near = b.nearness - near, c.nearness - near
+        if np.isnan(b_near + c_near):
+            continue
         # A pixel on the right or the lowest end of a triangle is never a top or left one: the
         # ranges are half open.
-        left, right = min(a[2], b[2], c[2]), max(a[2], b[2], c[2])
-        top, bottom = min(a[3], b[3], c[3]), max(a[3], b[3], c[3])
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        sign = np.int64(-1) if area < 0 else np.int64(1)
+        left, right = max(min(ax, bx, cx) >> BITS, 0), min(max(ax, bx, cx) >> BITS, picture_width)
+        top, bottom = max(min(ay, by, cy) >> BITS, 0), min(max(ay, by, cy) >> BITS, height)
         # Edge functions of a, b, c: zero on the edge opposite of the vertex, |area| at the vertex.
         # Their gradients, with the inside where they are positive:
-        bu, bv = sign * (cy - ay), sign * (ax - cx)
-        cu, cv = sign * (ay - by), sign * (bx - ax)
-        au, av = -bu - cu, -bv - cv
-        px, py = (np.int64(left) << BITS) - ax, (np.int64(top) << BITS) - ay
-        area = abs(area)
+        bu, bv = cy - ay, ax - cx
+        cu, cv = ay - by, bx - ax
+        area = cv * bu - cu * bv
+        if area < 0:
+            area, bu, bv, cu, cv = -area, -bu, -bv, -cu, -cv
+        px, py = (left << BITS) + ROUND_UP - ax, (top << BITS) + ROUND_UP - ay
         b_edge = bu * px + bv * py
         c_edge = cu * px + cv * py
-        # Top-left rule: a pixel on another edge is outside, zero becomes -1.
-        a_bias = np.int64(0) if au > 0 or (au == 0 and av > 0) else np.int64(-1)
-        b_bias = np.int64(0) if bu > 0 or (bu == 0 and bv > 0) else np.int64(-1)
-        c_bias = np.int64(0) if cu > 0 or (cu == 0 and cv > 0) else np.int64(-1)
-        a_near, b_near, c_near = nearness[i], nearness[j], nearness[k]
+        # Top-left rule: a pixel on another edge is outside, zero becomes -1. An edge is top or left
+        # where u > 0, or u = 0 and v > 0; shifting by 63 bits leaves nothing but the sign.
+        a_area = area + ((-bu - cu - (bv + cv >= 0)) >> 63)
+        b_bias = (bu - (bv <= 0)) >> 63
+        c_bias = (cu - (cv <= 0)) >> 63
         scale = 1.0 / area
+        b_near, c_near = b_near * scale, c_near * scale
         # One loop over the bounding box: most boxes hold one or two pixels, and a second loop would
         # cost more in branch prediction than its body.
-        width = np.int64(right) - left
-        pixel = np.int64(top) * depth.shape[1] + left
-        pixel_jump = depth.shape[1] - width + 1
+        width = right - left
+        pixel = top * picture_width + left
+        pixel_jump = picture_width - width + 1
         bu, cu = bu << BITS, cu << BITS
         b_jump, c_jump = (bv << BITS) - bu * (width - 1), (cv << BITS) - cu * (width - 1)
         column = np.int64(0)
-        for _ in range((bottom - top) * width):
-            a_edge = area - b_edge - c_edge
-            if ((a_edge + a_bias) | (b_edge + b_bias) | (c_edge + c_bias)) >= 0:
-                wb, wc = np.float32(b_edge * scale), np.float32(c_edge * scale)
-                near = a_near + wb * (b_near - a_near) + wc * (c_near - a_near)
-                p = np.uint64(pixel)
-                if near > pixel_depth[p]:
-                    pixel_depth[p] = near
-                    pixel_id[p] = t
-                    if perspective:
-                        wb, wc = wb * b_near / near, wc * c_near / near
-                    pixel_barycentric[p, 0] = np.float32(1) - wb - wc
-                    pixel_barycentric[p, 1] = wb
-                    pixel_barycentric[p, 2] = wc
+        for _ in range(max(bottom - top, 0) * max(width, 0)):
+            inside = ((a_area - b_edge - c_edge) | (b_edge + b_bias) | (c_edge + c_bias)) >= 0
+            key = _key(near + (b_edge * b_near + c_edge * c_near), t)
+            key = key if inside else np.int64(_EMPTY)
+            p = np.uint64(pixel)
+            pixel_keys[p] = max(pixel_keys[p], key)
             column += 1
             wrap = column == width
             column = np.int64(0) if wrap else column
             pixel += pixel_jump if wrap else np.int64(1)
             b_edge += b_jump if wrap else bu
             c_edge += c_jump if wrap else cu
-    for row in range(depth.shape[0]):
-        for column in range(depth.shape[1]):
-            near = depth[row, column]
-            depth[row, column] = np.float32(1) / near if perspective else -near
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
-def _interpolate(triangle_id, barycentric, triangles, attributes, planes):
-    height, width, channels = planes.shape
-    for row in range(height):
-        for column in range(width):
-            t = triangle_id[row, column]
-            if t < 0:
-                for c in range(channels):
-                    planes[row, column, c] = 0
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _resolve(corners, triangles, keys, perspective, triangle_id, barycentric, depth):
+    """Triangle, weights and depth of each pixel from its key."""
+    for row in range(keys.shape[0]):
+        for column in range(keys.shape[1]):
+            weights = barycentric[row, column]
+            key = keys[row, column]
+            if key == _EMPTY:
+                triangle_id[row, column] = -1
+                depth[row, column] = np.inf
+                weights[0] = weights[1] = weights[2] = 0
                 continue
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            wa, wb, wc = (
-                barycentric[row, column, 0],
-                barycentric[row, column, 1],
-                barycentric[row, column, 2],
+            t = np.uint32(~key)
+            near = _nearness(key)
+            a, b, c = _corners_of(t, corners, triangles)
+            ax, ay = np.int64(a.x), np.int64(a.y)
+            bx, by, cx, cy = b.x - ax, b.y - ay, c.x - ax, c.y - ay
+            px = (np.int64(column) << BITS) + ROUND_UP - ax
+            py = (np.int64(row) << BITS) + ROUND_UP - ay
+            scale = 1.0 / (bx * cy - by * cx)
+            wb = np.float32((px * cy - py * cx) * scale)
+            wc = np.float32((bx * py - by * px) * scale)
+            if perspective:
+                z = np.float32(1) / near
+                wb, wc = wb * (b.nearness * z), wc * (c.nearness * z)
+            else:
+                z = -near
+            triangle_id[row, column] = t
+            depth[row, column] = z
+            weights[0], weights[1], weights[2] = np.float32(1) - wb - wc, wb, wc
+
+
+@numba.njit(inline="always")
+def _corners_of(t, corners, triangles):
+    """The vertices of a triangle; all arrays are flat, which spares multiplications by strides."""
+    t = np.uint64(t)
+    return (
+        corners[triangles[np.uint64(3) * t]],
+        corners[triangles[np.uint64(3) * t + np.uint64(1)]],
+        corners[triangles[np.uint64(3) * t + np.uint64(2)]],
+    )
+
+
+@numba.njit(inline="always")
+def _key(nearness, t):
+    """int64 that grows with float32(nearness), then with smaller t: the first of equals wins.
+
+    Floats of the same sign are ordered like the integers of their bits; of negative ones, all bits
+    but the sign are flipped. Adding 0 makes -0 the same as 0.
+    """
+    bits = np.int64(np.float32(nearness + 0.0).view(np.int32))
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    return (bits << 32) | (0xFFFFFFFF - np.int64(t))
+
+
+@numba.njit(inline="always")
+def _nearness(key):
+    bits = key >> 32
+    return np.int32(bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _interpolate(triangle_id, barycentric, triangles, attributes, channels, planes):
+    # The usual numbers of channels as constants, for which the compiler writes vector instructions.
+    if channels == 3:
+        _spread(triangle_id, barycentric, triangles, attributes, 3, planes)
+    elif channels == 6:
+        _spread(triangle_id, barycentric, triangles, attributes, 6, planes)
+    else:
+        _spread(triangle_id, barycentric, triangles, attributes, channels, planes)
+
+
+@numba.njit(inline="always")
+def _spread(triangle_id, barycentric, triangles, attributes, channels, planes):
+    for pixel in range(len(triangle_id)):
+        first = pixel * channels
+        if triangle_id[pixel] < 0:
+            for channel in range(channels):
+                planes[first + channel] = 0
+            continue
+        corner = np.uint64(3) * np.uint64(triangle_id[pixel])
+        i = np.int64(triangles[corner]) * channels
+        j = np.int64(triangles[corner + np.uint64(1)]) * channels
+        k = np.int64(triangles[corner + np.uint64(2)]) * channels
+        wa, wb, wc = barycentric[3 * pixel], barycentric[3 * pixel + 1], barycentric[3 * pixel + 2]
+        for channel in range(channels):
+            planes[first + channel] = (
+                wa * attributes[i + channel]
+                + wb * attributes[j + channel]
+                + wc * attributes[k + channel]
             )
-            for c in range(channels):
-                planes[row, column, c] = (
-                    wa * attributes[i, c] + wb * attributes[j, c] + wc * attributes[k, c]
-                )

@@ -15,10 +15,11 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
-from p2f_lib.datasets.jitter import CENTRED, Jitter, crop_batch, jitter_batch, sample_crops
+from p2f_lib.datasets.jitter import CENTRED, Jitter, jitter_batch
+from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
+from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.morphable_model import MorphableModel
-from p2f_lib.synthesis import SampleBatch, render_samples
 from p2f_lib.unet import NetworkConfig, UNet, normalise_images
 
 MASK_THRESHOLD = 15.0  # mm: closer to the origin than any surface point
@@ -55,49 +56,19 @@ class TrainingConfig:
 
 
 class Canvases(Dataset):
-    """Samples that were rendered before, fetched a batch at a time."""
+    """Samples that were rendered before, fetched a batch at a time.
+
+    Any data set with these two methods can be trained on.
+    """
 
     def __init__(self, samples: SampleBatch) -> None:
         self.samples = samples
 
     def __len__(self) -> int:
-        return len(self.samples.images)
+        return len(self.samples)
 
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, ...]:
-        s = self.samples
-        return _as_tensors(
-            s.images[indices], s.planes[indices], s.valid[indices], s.landmarks[indices]
-        )
-
-
-class RenderedOnDemand(Dataset):
-    """Samples that are rendered when they are fetched: for sets that no memory holds."""
-
-    def __init__(
-        self, model: MorphableModel, seed: int, count: int, size: int, supersample: int
-    ) -> None:
-        self.arguments = (model, seed)
-        self.options = {"size": size, "supersample": supersample, "processes": 1, "progress": False}
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, ...]:
-        s = render_samples(*self.arguments, indices, **self.options)
-        return _as_tensors(s.images, s.planes, s.valid, s.landmarks)
-
-
-def _as_tensors(
-    images: np.ndarray, planes: np.ndarray, valid: np.ndarray, landmarks: np.ndarray
-) -> tuple[torch.Tensor, ...]:
-    """Channels first, without moving anything: the memory stays channels last."""
-    return (
-        torch.from_numpy(images).permute(0, 3, 1, 2),
-        torch.from_numpy(planes).permute(0, 3, 1, 2),
-        torch.from_numpy(valid),
-        torch.from_numpy(landmarks),
-    )
+    def __getitems__(self, indices: list[int]) -> SampleBatch:
+        return self.samples[indices]
 
 
 class EpochShuffle(Sampler[int]):
@@ -162,19 +133,25 @@ class Errors:
 
 
 @torch.inference_mode()
-def heldout_errors(unet: UNet, samples: SampleBatch, batch_size: int = 64) -> Errors:
-    """Errors of a network over centred crops of held-out samples."""
+def heldout_errors(
+    unet: UNet, model: MorphableModel, samples: SampleBatch, batch_size: int = 64
+) -> Errors:
+    """Errors of a network over centred crops of held-out samples of a face model.
+
+    Raises
+    ------
+    P2FError
+        No sample shows a face.
+    """
     size, config = unet.config.input_size, unet.config
     device = next(unet.parameters()).device
     generator = torch.Generator().manual_seed(0)
     distances, offset_sum, zero_sum, pixels, both, either = [], 0.0, 0.0, 0, 0, 0
-    training, canvases = unet.training, Canvases(samples)
+    training = unet.training
     unet.eval()
-    for start in range(0, len(canvases), batch_size):
-        indices = list(range(start, min(start + batch_size, len(canvases))))
-        images, planes, valid, landmarks = canvases.__getitems__(indices)
-        matrices, mirrored = sample_crops(landmarks, CENTRED, generator)
-        images, planes, valid = crop_batch(images, planes, valid, matrices, mirrored, size)
+    for start in range(0, len(samples), batch_size):
+        batch = samples[start : start + batch_size]
+        images, planes, valid = jitter_batch(model, batch, CENTRED, size, generator)
         output = unet(normalise_images(images.to(device))).float().cpu()
         pncc, offsets = output[:, :3] * config.pncc_scale, output[:, 3:] * config.offset_scale
         distance = (pncc - planes[:, :3]).norm(dim=1)
@@ -187,6 +164,8 @@ def heldout_errors(unet: UNet, samples: SampleBatch, batch_size: int = 64) -> Er
         both += int((found & valid).sum())
         either += int((found | valid).sum())
     unet.train(training)
+    if not pixels:
+        raise P2FError("No held-out sample shows a face: there is nothing to measure.")
     return Errors(
         pncc_median=float(torch.cat(distances).median()),
         offset_l1=offset_sum / pixels,
@@ -201,23 +180,43 @@ class Pix2FaceModule(lightning.LightningModule):
 
     def __init__(
         self,
+        face_model: MorphableModel,
         network: NetworkConfig,
         training: TrainingConfig,
         jitter: Jitter,
+        loader: DataLoader,
         heldout: SampleBatch | None = None,
     ) -> None:
         super().__init__()
         self.training_config, self.jitter, self.heldout = training, jitter, heldout
+        self.face_model, self.loader = face_model, loader
         torch.manual_seed(training.seed)
         self.unet = UNet(network).to(memory_format=torch.channels_last)
 
-    def training_step(self, batch: tuple[torch.Tensor, ...], index: int) -> torch.Tensor:
+    def transfer_batch_to_device(self, batch: SampleBatch, *_: object) -> SampleBatch:
+        return batch  # `training_step` moves what it makes of it
+
+    def train_dataloader(self) -> DataLoader:
+        self.on_train_epoch_start()  # a resumed run's workers start before the hook is called
+        return self.loader
+
+    def on_train_epoch_start(self) -> None:
+        if isinstance(self.loader.dataset, SampleStream):
+            self.loader.dataset.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+
+    def training_step(self, batch: SampleBatch, index: int) -> torch.Tensor:
         # (seed, step) decides the jitter, so that a resumed run repeats it.
         generator = torch.Generator().manual_seed(
             self.training_config.seed * 1_000_003 + self.global_step
         )
-        size = self.unet.config.input_size
-        images, planes, valid = jitter_batch(*batch, self.jitter, size, generator)
+        images, planes, valid = jitter_batch(
+            self.face_model,
+            batch,
+            self.jitter,
+            self.unet.config.input_size,
+            generator,
+            self.device,
+        )
         images = normalise_images(images).contiguous(memory_format=torch.channels_last)
         pncc, offsets = masked_l1(self.unet(images), planes, valid, self.unet.config)
         options = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
@@ -229,7 +228,7 @@ class Pix2FaceModule(lightning.LightningModule):
     def on_train_epoch_end(self) -> None:
         if self.heldout is None:
             return
-        errors = heldout_errors(self.unet, self.heldout)
+        errors = heldout_errors(self.unet, self.face_model, self.heldout)
         for name, value in asdict(errors).items():
             self.log(f"heldout/{name}", value)
 
@@ -248,7 +247,8 @@ class Pix2FaceModule(lightning.LightningModule):
 
 
 def train(
-    samples: SampleBatch | Dataset,
+    model: MorphableModel,
+    samples: SampleBatch | Dataset | SampleStream,
     network: NetworkConfig,
     training: TrainingConfig,
     jitter: Jitter = Jitter(),  # noqa: B008 - frozen
@@ -263,7 +263,10 @@ def train(
 
     Parameters
     ----------
-    samples : SampleBatch, or a dataset such as `RenderedOnDemand`
+    model : MorphableModel
+        To which the samples' coefficients belong; targets are rendered from it.
+    samples : SampleBatch, a data set with the methods of `Canvases`, or a `SampleStream`
+        A stream makes its own batches: give it the recipe's `batch_size`.
     heldout : SampleBatch, optional
     workers : int
         Processes that fetch batches; worth it where samples are rendered on demand.
@@ -277,15 +280,21 @@ def train(
     -------
     UNet
         In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    P2FError
+        A checkpoint of another recipe in `folder`; a stream with batches of another size than the
+        recipe's.
     """
-    module = Pix2FaceModule(network, training, jitter, heldout)
     dataset = Canvases(samples) if isinstance(samples, SampleBatch) else samples
-    count = len(dataset)
+    loader = _loader(dataset, training, workers)
+    module = Pix2FaceModule(model, network, training, jitter, loader, heldout)
     recipe = {
         "network": asdict(network),
         "training": asdict(training),
         "jitter": asdict(jitter),
-        "samples": [count, zlib.crc32(_first(dataset).numpy().tobytes())],
+        "samples": [len(dataset), zlib.crc32(_first_image(dataset).tobytes())],
     }
     callbacks = [*(callbacks or []), *([_Bar()] if progress else [])]
     checkpoint = None
@@ -311,29 +320,45 @@ def train(
         deterministic=True,
         log_every_n_steps=1,
     )
-    loader = DataLoader(
-        dataset,
-        batch_size=training.batch_size,
-        sampler=EpochShuffle(count, training.seed),
-        collate_fn=_as_it_is,
-        num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
-        persistent_workers=workers > 0,
-        drop_last=count > training.batch_size,
-    )
     resume = checkpoint if checkpoint is not None and checkpoint.is_file() else None
-    trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+    trainer.fit(module, ckpt_path=resume, weights_only=True)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # the next run starts afresh
     return module.unet.cpu().eval()
 
 
-def _first(dataset: Dataset) -> torch.Tensor:
-    return dataset.__getitems__([0])[0]
+def _loader(dataset: Dataset, training: TrainingConfig, workers: int) -> DataLoader:
+    options = {
+        "num_workers": workers,
+        "multiprocessing_context": "spawn" if workers else None,
+        "persistent_workers": workers > 0,
+    }
+    if isinstance(dataset, SampleStream):
+        if dataset.batch_size != training.batch_size:
+            raise P2FError(
+                f"The stream makes batches of {dataset.batch_size}, the recipe asks for "
+                f"{training.batch_size}; give both the same number."
+            )
+        return DataLoader(dataset, batch_size=None, **options)
+    return DataLoader(
+        dataset,
+        batch_size=training.batch_size,
+        sampler=EpochShuffle(len(dataset), training.seed),
+        drop_last=len(dataset) > training.batch_size,
+        collate_fn=_as_it_is,
+        **options,
+    )
 
 
-def _as_it_is(batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return batch  # `__getitems__` has stacked it
+def _first_image(dataset: Dataset) -> np.ndarray:
+    if isinstance(dataset, SampleStream):
+        dataset.set_epoch(0)
+        return next(iter(dataset)).images[0]
+    return dataset.__getitems__([0]).images[0]
+
+
+def _as_it_is(batch: SampleBatch) -> SampleBatch:
+    return batch  # fetched as a whole
 
 
 def _logger(folder: str | Path) -> DVCLiveLogger:

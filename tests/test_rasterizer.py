@@ -5,7 +5,7 @@ import pytest
 
 from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.errors import P2FError
-from p2f_lib.rasterizer import Raster, interpolate, rasterize
+from p2f_lib.rasterizer import BATCH, Raster, interpolate, rasterize
 from tests.toy import toy_model
 
 
@@ -80,6 +80,31 @@ def test_equals_the_reference_on_random_triangles(seed, cull_back, perspective):
     np.testing.assert_array_equal(raster.triangle_id, triangle_id)
     np.testing.assert_allclose(raster.barycentric, barycentric, atol=1e-5)
     np.testing.assert_allclose(raster.depth, nearest, rtol=1e-5, atol=1e-4)
+
+
+def test_equals_the_reference_beyond_one_batch():
+    rng = np.random.default_rng(9)
+    pixels, depth, triangles = random_soup(rng, 2 * BATCH + 50)
+    raster = rasterize(pixels, depth, triangles, 37, 43)
+    triangle_id, _, nearest = reference(pixels, depth, triangles, 37, 43)
+    assert triangle_id.max() >= 2 * BATCH
+    np.testing.assert_array_equal(raster.triangle_id, triangle_id)
+    np.testing.assert_allclose(raster.depth, nearest, rtol=1e-5, atol=1e-4)
+
+
+def test_depths_of_any_sign_are_ordered_and_the_first_of_equals_wins():
+    rng = np.random.default_rng(4)
+    pixels, _, triangles = random_soup(rng)
+    levels = rng.choice([-300.0, -1.0, -0.0, 0.0, 1e-3, 7.0], len(triangles))  # flat triangles
+    triangle_id = np.full((37, 43), -1)
+    nearest = np.full((37, 43), np.inf)
+    for t, level in enumerate(levels):
+        alone = rasterize(pixels, np.ones(len(pixels)), triangles[t : t + 1], 37, 43).valid
+        closer = alone & (level < nearest)
+        triangle_id[closer], nearest[closer] = t, level
+    raster = rasterize(pixels, np.repeat(levels, 3), triangles, 37, 43)
+    np.testing.assert_array_equal(raster.triangle_id, triangle_id)
+    np.testing.assert_array_equal(raster.depth, nearest.astype(np.float32))
 
 
 def test_types():

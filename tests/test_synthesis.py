@@ -11,17 +11,26 @@ from p2f_lib.camera import AffineCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import CameraDistribution, place_camera, render_ground_truth, sample_view
 from p2f_lib.synthesis import (
+    NO_FACE_SHARE,
+    render_draw,
     render_photo,
     render_sample,
     render_samples,
     sample_appearance,
+    sample_draw,
     sample_scene,
 )
 from p2f_lib.synthesis.anatomy import anatomy, boundary_loops, sphere_directions, visibility
 from p2f_lib.synthesis.background import draw_background
 from p2f_lib.synthesis.hair import EDGE_ANGLES, build_sheet, edge_height
 from p2f_lib.synthesis.lens import develop, sample_lens
-from p2f_lib.synthesis.light import irradiance, radiance, sample_light, vertex_normals
+from p2f_lib.synthesis.light import (
+    highlights,
+    irradiance,
+    radiance,
+    sample_light,
+    vertex_normals,
+)
 from p2f_lib.synthesis.noise import LATTICE, noise_at
 from p2f_lib.synthesis.people import _hair
 from p2f_lib.synthesis.skin import skin_albedo
@@ -102,16 +111,19 @@ def test_a_sample_is_a_pure_function_of_seed_and_index(sample, model):
 
 def test_many_samples_are_the_single_ones_in_order(model):
     indices = [9, 2]
-    batch = render_samples(model, 1, indices, 48, processes=1, progress=False)
+    batch = render_samples(model, 1, indices, 48, no_face_share=0, processes=1, progress=False)
     assert batch.images.shape == (2, 48, 48, 3)
-    assert batch.planes.dtype == np.float16
+    assert batch.is_face.all()
+    planes, valid = batch.targets(model)
     for row, index in enumerate(indices):
         single = render_sample(model, 1, index, 48)
         np.testing.assert_array_equal(batch.images[row], single.image)
-        np.testing.assert_array_equal(batch.valid[row], single.valid)
         np.testing.assert_array_equal(batch.landmarks[row], single.landmarks)
-        np.testing.assert_allclose(batch.planes[row, ..., :3], single.pncc, atol=0.07)
-        np.testing.assert_allclose(batch.planes[row, ..., 3:], single.offsets, atol=0.02)
+        np.testing.assert_array_equal(batch.shape[row], single.shape)
+        assert (valid[row] != single.valid).sum() <= 1
+        both = valid[row] & single.valid
+        np.testing.assert_allclose(planes[row, ..., :3][both], single.pncc[both], atol=0.05)
+        np.testing.assert_allclose(planes[row, ..., 3:][both], single.offsets[both], atol=0.05)
 
 
 def test_the_number_of_processes_changes_nothing(model):
@@ -119,8 +131,54 @@ def test_the_number_of_processes_changes_nothing(model):
     one = render_samples(model, 8, indices, 40, processes=1, progress=False)
     two = render_samples(model, 8, indices, 40, processes=2, progress=False)
     np.testing.assert_array_equal(one.images, two.images)
-    np.testing.assert_array_equal(one.planes, two.planes)
+    np.testing.assert_array_equal(one.expression, two.expression)
     np.testing.assert_array_equal(one.landmarks, two.landmarks)
+    np.testing.assert_array_equal(one.targets(model)[0], two.targets(model)[0])
+
+
+def test_some_pictures_show_no_face_and_the_others_stay_as_they_are(model):
+    indices = range(20)
+    faces = render_samples(model, 2, indices, 32, 1, no_face_share=0, processes=1, progress=False)
+    mixed = render_samples(model, 2, indices, 32, 1, no_face_share=0.4, processes=1, progress=False)
+    assert faces.is_face.all()
+    assert 3 <= (~mixed.is_face).sum() <= 14
+    np.testing.assert_array_equal(faces.landmarks, mixed.landmarks)
+    same = (faces.images == mixed.images).all(axis=(1, 2, 3))
+    np.testing.assert_array_equal(same, mixed.is_face)
+    shares = [sample_draw(model, 0, i, no_face_share=NO_FACE_SHARE).is_face for i in range(300)]
+    assert 0.01 < 1 - np.mean(shares) < 0.1
+
+
+def test_a_picture_without_a_face_has_an_empty_target(model):
+    sample = render_sample(model, 2, 0, 40, no_face_share=1.0)
+    assert not sample.is_face
+    assert sample.image.shape == (40, 40, 3)
+    assert sample.image.dtype == np.uint8
+    assert sample.image.std() > 2
+    assert sample.landmarks.shape == (68, 2)
+    for plane in (sample.pncc, sample.offsets, sample.valid):
+        assert plane.shape[:2] == (40, 40)
+        assert not plane.any()
+    again = render_sample(model, 2, 0, 40, no_face_share=1.0)
+    np.testing.assert_array_equal(sample.image, again.image)
+
+
+def test_one_ingredient_is_left_out_without_disturbing_the_others(model):
+    draw = sample_draw(model, 3, 5)
+    sample = render_draw(model, draw, SIZE)
+    np.testing.assert_array_equal(sample.image, render_sample(model, 3, 5, SIZE).image)
+    plain = replace(draw, appearance=replace(draw.appearance, hair=None, hat=None, glasses=None))
+    other = render_draw(model, plain, SIZE)
+    np.testing.assert_array_equal(other.pncc, sample.pncc)
+    np.testing.assert_array_equal(other.landmarks, sample.landmarks)
+    hat = replace(draw, scene=replace(draw.scene, background=draw.scene.background + 1))
+    changed = render_draw(model, hat, SIZE)
+    np.testing.assert_array_equal(changed.valid, sample.valid)
+    assert (changed.image != sample.image).any()
+    somebody = sample_draw(model, 3, 5, shape=np.zeros(model.n_shape, np.float32))
+    assert not somebody.shape.any()
+    assert somebody.view == draw.view
+    assert somebody.noise == draw.noise
 
 
 def test_wrong_numbers_get_a_sentence(model, person):
@@ -275,26 +333,63 @@ def test_visibility_of_a_point_under_a_roof():
     np.testing.assert_allclose(seen[4:8, 0], 1.0)
 
 
-def test_irradiance_is_the_sum_over_lamps():
+def test_irradiance_is_the_sum_over_directions():
     rng = np.random.default_rng(0)
-    normals = rng.normal(size=(20, 3))
+    normals = rng.normal(size=(20, 3)).astype(np.float32)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
     directions = sphere_directions(30)
-    visible, arriving = rng.random((20, 30)), rng.random((30, 3))
-    slow = np.zeros((20, 3))
+    visible = rng.random((50, 30), dtype=np.float32)
+    arriving = rng.random((30, 6), dtype=np.float32)
+    rows = rng.permutation(50)[:20]
+    slow = np.zeros((20, 6))
     for i in range(20):
         for d in range(30):
-            slow[i] += max(normals[i] @ directions[d], 0) * visible[i, d] * arriving[d]
-    fast = irradiance(normals, visible, directions, arriving)
-    np.testing.assert_allclose(fast, slow, rtol=1e-5)
+            slow[i] += max(normals[i] @ directions[d], 0) * visible[rows[i], d] * arriving[d]
+    columns = np.ascontiguousarray(directions.T), np.ascontiguousarray(arriving.T)
+    np.testing.assert_allclose(irradiance(normals, visible, rows, *columns), slow, rtol=1e-4)
+    everything = irradiance(normals, visible[:0], rows, *columns)
+    np.testing.assert_allclose(
+        everything, np.maximum(normals @ directions.T, 0) @ arriving, rtol=1e-4
+    )
 
 
 def test_a_uniform_sky_lights_all_sides_alike():
     light = sample_light(np.random.default_rng(0))
     light = replace(light, sky=np.ones(3), ground=np.ones(3), colors=0 * light.colors)
     directions = sphere_directions(96)
-    level = irradiance(sphere_directions(50), None, directions, radiance(light, directions))
+    rest, key = radiance(light, directions)
+    assert not key.any()
+    columns = np.ascontiguousarray(directions.T), np.ascontiguousarray(rest.T)
+    nothing = np.zeros((0, 96), np.float32), np.zeros(0, np.int64)
+    level = irradiance(sphere_directions(50), *nothing, *columns)
     np.testing.assert_allclose(level, 1.0, atol=0.05)
+
+
+def test_the_key_lamp_is_apart_from_the_rest():
+    light = sample_light(np.random.default_rng(1))
+    directions = sphere_directions(96)
+    rest, key = radiance(light, directions)
+    dark_key = replace(light, colors=np.concatenate([0 * light.colors[:1], light.colors[1:]]))
+    np.testing.assert_allclose(rest, radiance(dark_key, directions)[0], rtol=1e-5)
+    np.testing.assert_allclose(key.sum(axis=0), light.colors[0], rtol=1e-4)
+
+
+def test_highlights_equal_the_formula_of_one_point():
+    rng = np.random.default_rng(2)
+    light = sample_light(rng)
+    normals = rng.normal(size=(30, 3)).astype(np.float32)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    view, power = np.array([0.0, 0.6, 0.8]), 20.0
+    slow = np.zeros((30, 3))
+    for n, normal in enumerate(normals.astype(float)):
+        for lamp, color, sharp in zip(light.directions, light.colors, light.sharpness, strict=True):
+            half = (lamp + view) / np.linalg.norm(lamp + view)
+            wide = 1 / (1 / power + 1 / sharp)
+            grazing = 1 + 3 * (1 - np.clip(normal @ view, 0, 1)) ** 4
+            lit = np.clip(4 * normal @ lamp, 0, 1)
+            slow[n] += color * (wide / power) * grazing * lit * max(normal @ half, 0) ** wide
+    fast = highlights(normals, view, light, light.directions, power)
+    np.testing.assert_allclose(fast, slow, rtol=2e-3, atol=1e-5)
 
 
 def test_vertex_normals_of_a_cube():

@@ -1,17 +1,18 @@
-"""Jitter against an independent warp; the loss; resuming; learning on a toy."""
+"""The loss; resuming, from memory and from a stream; learning on a toy."""
 
-import cv2
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from p2f_lib.crop import Box, Crop
-from p2f_lib.datasets.jitter import CENTRED, Jitter, crop_batch, jitter_batch, sample_crops
+from p2f_lib.camera import AffineCamera
+from p2f_lib.datasets.jitter import Jitter
+from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
-from p2f_lib.synthesis import SampleBatch, render_samples
+from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.training import (
-    RenderedOnDemand,
     TrainingConfig,
     heldout_errors,
     masked_l1,
@@ -24,88 +25,45 @@ from tests.toy import toy_model
 NETWORK = NetworkConfig(input_size=16, width=4, depth=3)
 
 
-def toy_set(count=48, canvas=28, seed=0):
-    """Discs whose colour and place decide their planes."""
+def toy_set(model, count=48, canvas=28, seed=0):
+    """Frontal eggs, all white and black: what is to be learned is their outline and one mode."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:canvas, :canvas]
-    images = np.zeros((count, canvas, canvas, 3), np.uint8)
-    planes = np.zeros((count, canvas, canvas, 6), np.float16)
-    landmarks = np.zeros((count, 68, 2), np.float32)
-    valid = np.zeros((count, canvas, canvas), bool)
-    for i in range(count):
-        cx, cy, radius = *rng.uniform(11, 17, 2), 6.0
-        level = rng.uniform(0.2, 1.0)
-        valid[i] = (x - cx) ** 2 + (y - cy) ** 2 < radius**2
-        images[i][valid[i]] = (255 * level, 128, 60)
-        surface = np.stack([(x - cx) * 8, (cy - y) * 8, 0 * x + 90], -1)
-        planes[i, ..., :3] = surface * valid[i][..., None]
-        planes[i, ..., 3:] = 20 * (level - 0.6) * valid[i][..., None]
-        angle = np.linspace(0, 2 * np.pi, 68)
-        landmarks[i] = np.stack([cx + radius * np.cos(angle), cy + radius * np.sin(angle)], -1)
-    return SampleBatch(images, planes, valid, landmarks)
+    level = rng.uniform(-1, 1, count)
+    shape = np.zeros((count, model.n_shape), np.float32)
+    shape[:, 0] = 3 * level
+    expression = np.zeros((count, model.n_expression), np.float32)
+    cameras = tuple(
+        AffineCamera([[0.07, 0, 0, cx], [0, -0.07, 0, cy]])
+        for cx, cy in rng.uniform(11, 17, (count, 2))
+    )
+    landmarks = np.stack(
+        [
+            camera.project(model.vertices(row)[model.landmarks["ibug68"]])
+            for row, camera in zip(shape, cameras, strict=True)
+        ]
+    )
+    batch = SampleBatch(
+        np.zeros((count, canvas, canvas, 3), np.uint8),
+        shape,
+        expression,
+        cameras,
+        landmarks.astype(np.float32),
+        np.ones(count, bool),
+    )
+    _, valid = batch.targets(model)
+    for image, mask, value in zip(batch.images, valid, level, strict=True):
+        image[mask] = (128 + 127 * value, 128, 60)
+    return batch
 
 
 @pytest.fixture(scope="module")
-def samples():
-    return toy_set()
+def model():
+    return toy_model(600)
 
 
-def batch_of(samples, count=4):
-    return (
-        torch.from_numpy(samples.images[:count]).permute(0, 3, 1, 2),
-        torch.from_numpy(samples.planes[:count]).permute(0, 3, 1, 2),
-        torch.from_numpy(samples.valid[:count]),
-        torch.from_numpy(samples.landmarks[:count]),
-    )
-
-
-def test_centred_crop_is_the_crop_of_the_reconstruction(samples):
-    images, planes, valid, landmarks = batch_of(samples)
-    matrices, mirrored = sample_crops(landmarks, CENTRED, torch.Generator())
-    result, _, _ = crop_batch(images, planes, valid, matrices, mirrored, 16)
-    for i in range(4):
-        crop = Crop.around(Box.around(samples.landmarks[i]), 16, 1.4)
-        expected = cv2.warpAffine(
-            samples.images[i].astype(np.float32),
-            crop.to_picture,
-            (16, 16),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        )
-        # OpenCV rounds coordinates to 1/32 pixel.
-        np.testing.assert_allclose(result[i].permute(1, 2, 0).numpy(), expected, atol=255 / 24)
-
-
-def test_planes_are_never_mixed_with_the_background(samples):
-    images, planes, valid, landmarks = batch_of(samples, 16)
-    generator = torch.Generator().manual_seed(1)
-    _, cropped, mask = jitter_batch(images, planes, valid, landmarks, Jitter(), 16, generator)
-    depth = cropped[:, 2]
-    np.testing.assert_allclose(depth[mask].numpy(), 90, atol=1e-3)
-    assert (cropped.permute(0, 2, 3, 1)[~mask] == 0).all()
-    assert mask.any(dim=(1, 2)).all()
-
-
-def test_mirroring_changes_the_sign_of_x(samples):
-    images, planes, valid, landmarks = batch_of(samples)
-    matrices, _ = sample_crops(landmarks, CENTRED, torch.Generator())
-    plain = crop_batch(images, planes, valid, matrices, torch.zeros(4, dtype=torch.bool), 16)
-    flipped_matrices = matrices.clone()
-    flipped_matrices[:, :, 0] *= -1
-    flipped = crop_batch(images, planes, valid, flipped_matrices, torch.ones(4, dtype=bool), 16)
-    torch.testing.assert_close(flipped[0], plain[0].flip(-1), atol=0.05, rtol=0)
-    signs = torch.tensor([-1.0, 1, 1, -1, 1, 1])[:, None, None]
-    torch.testing.assert_close(flipped[1], plain[1].flip(-1) * signs, atol=0.05, rtol=0)
-
-
-def test_jitter_is_a_function_of_its_generator(samples):
-    batch = batch_of(samples)
-
-    def run(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return jitter_batch(*batch, Jitter(), 16, generator)[0]
-
-    assert torch.equal(run(3), run(3))
-    assert not torch.equal(run(3), run(4))
+@pytest.fixture(scope="module")
+def samples(model):
+    return toy_set(model)
 
 
 def test_offset_loss_looks_at_the_face_only():
@@ -120,7 +78,7 @@ def test_offset_loss_looks_at_the_face_only():
     assert offsets == pytest.approx(5.0 / NETWORK.offset_scale)
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(samples, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_bits(model, samples, tmp_path):
     class Interrupt(Callback):
         def on_train_epoch_start(self, trainer, module):
             if trainer.current_epoch == 2:
@@ -128,34 +86,64 @@ def test_an_interrupted_run_resumes_to_the_same_bits(samples, tmp_path):
 
     recipe = TrainingConfig(epochs=3, batch_size=8)
     options = {"progress": False, "heldout": samples}
-    straight = train(samples, NETWORK, recipe, **options)
+    straight = train(model, samples, NETWORK, recipe, **options)
     with pytest.raises(RuntimeError, match="killed"):
-        train(samples, NETWORK, recipe, folder=tmp_path, callbacks=[Interrupt()], **options)
+        train(model, samples, NETWORK, recipe, folder=tmp_path, callbacks=[Interrupt()], **options)
+    other = replace(recipe, epochs=4)
     with pytest.raises(P2FError, match="other parameters"):
-        train(samples, NETWORK, TrainingConfig(epochs=4, batch_size=8), folder=tmp_path, **options)
-    resumed = train(samples, NETWORK, recipe, folder=tmp_path, log=tmp_path / "log", **options)
+        train(model, samples, NETWORK, other, folder=tmp_path, **options)
+    resumed = train(
+        model, samples, NETWORK, recipe, folder=tmp_path, log=tmp_path / "log", **options
+    )
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     assert len(read_history(tmp_path / "log")["heldout/mask_iou"]) == 1  # the epoch left to run
     assert not (tmp_path / "last.ckpt").exists()  # a forced run starts afresh
 
 
-def test_the_network_learns_planes_and_offsets(samples):
+def test_the_network_learns_planes_and_offsets(model, samples):
     recipe = TrainingConfig(epochs=30, batch_size=8, learning_rate=5e-3)
     jitter = Jitter((1.4, 1.6), 0.05, 0.0, 0.0, 0.0, mirror=False)
-    unet = train(samples, NETWORK, recipe, jitter, progress=False)
-    errors = heldout_errors(unet, toy_set(24, seed=1))
+    unet = train(model, samples, NETWORK, recipe, jitter, progress=False)
+    errors = heldout_errors(unet, model, toy_set(model, 24, seed=1))
     assert errors.offset_ratio < 0.6
     assert errors.mask_iou > 0.7  # predicting nothing has 0
     assert errors.pncc_median < 30  # predicting nothing has 95
 
 
-def test_rendering_on_demand_gives_what_was_rendered_before():
-    model = toy_model()
-    rendered = render_samples(model, 0, range(6), 28, 1, processes=1, progress=False)
-    demanded = RenderedOnDemand(model, 0, 6, 28, 1)
-    recipe = TrainingConfig(epochs=1, batch_size=2)
-    kept = train(rendered, NETWORK, recipe, progress=False)
-    fresh = train(demanded, NETWORK, recipe, workers=1, progress=False)
-    for a, b in zip(kept.state_dict().values(), fresh.state_dict().values(), strict=True):
+def test_empty_pictures_count_against_the_mask_only(model, samples):
+    unet = train(model, samples, NETWORK, TrainingConfig(epochs=1, batch_size=8), progress=False)
+    errors = heldout_errors(unet, model, samples)
+    half = np.arange(len(samples)) % 2 == 0
+    fewer = heldout_errors(unet, model, replace(samples, is_face=half))
+    kept = heldout_errors(unet, model, samples[half])
+    assert fewer.offset_l1 == pytest.approx(kept.offset_l1, rel=1e-4)
+    assert fewer.pncc_median == pytest.approx(kept.pncc_median, rel=1e-4)
+    assert fewer.mask_iou <= errors.mask_iou
+    with pytest.raises(P2FError, match="shows a face"):
+        heldout_errors(unet, model, replace(samples, is_face=np.zeros(len(samples), bool)))
+
+
+def stream(model, **options):
+    return SampleStream(model, 5, 2, **{"batches": 2, "size": 28, "supersample": 1} | options)
+
+
+def test_an_interrupted_stream_resumes_to_the_same_bits(model, tmp_path):
+    class Interrupt(Callback):
+        def on_train_epoch_start(self, trainer, module):
+            if trainer.current_epoch == 1:
+                raise RuntimeError("killed")
+
+    recipe = TrainingConfig(epochs=2, batch_size=2)
+    arguments = model, stream(model), NETWORK, recipe
+    straight = train(*arguments, progress=False)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(*arguments, folder=tmp_path, callbacks=[Interrupt()], progress=False)
+    resumed = train(*arguments, folder=tmp_path, workers=1, progress=False)
+    for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_stream_of_other_batches_gets_a_sentence(model):
+    with pytest.raises(P2FError, match="batches of 2, the recipe asks for 4"):
+        train(model, stream(model), NETWORK, TrainingConfig(batch_size=4), progress=False)

@@ -1,7 +1,8 @@
 """Crop and colour jitter, applied to whole batches on the fly (paper section 3.2).
 
-Samples are rendered once on a canvas that is wider than any crop; each pass of the training sees
-another square of it: scaled, shifted, turned, mirrored, and in other colours.
+Photographs are rendered once on a canvas that is wider than any crop; each pass of the training
+sees another square of it: scaled, shifted, turned, mirrored, and in other colours. Targets are
+rendered in that square, never resampled.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
+
+from p2f_lib.ground_truth import SampleBatch
+from p2f_lib.morphable_model import MorphableModel
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Jitter:
         Largest in-plane rotation in degrees, on top of the heads' own roll (authors' code: 20).
     gamma, gain : float
         Exponent 1 +- `gamma`; per-channel gain 1 - U(0, `gain`) (authors' code: 0.2 and 0.2).
+    mirror : bool
+        Mirror half of the crops.
     """
 
     scale: tuple[float, float] = (1.2, 1.65)
@@ -42,7 +48,7 @@ CENTRED = Jitter((1.4, 1.4), 0.0, 0.0, 0.0, 0.0, mirror=False)
 
 def sample_crops(
     landmarks: torch.Tensor, jitter: Jitter, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Random crops about the landmarks' boxes.
 
     Parameters
@@ -52,9 +58,9 @@ def sample_crops(
 
     Returns
     -------
-    matrices : (B, 2, 3) float
-        Maps from the crop's unit square [-1, 1]^2 to canvas pixels.
-    mirrored : (B,) bool
+    (B, 2, 3) float
+        Maps from the crop's unit square [-1, 1]^2 to canvas pixels; one with a negative determinant
+        mirrors.
     """
     batch = len(landmarks)
 
@@ -74,55 +80,38 @@ def sample_crops(
     cos, sin = torch.cos(angle) * half, torch.sin(angle) * half
     rows = [torch.stack([sign * cos, -sin, center[:, 0]], 1)]
     rows.append(torch.stack([sign * sin, cos, center[:, 1]], 1))
-    return torch.stack(rows, 1), mirrored
+    return torch.stack(rows, 1)
 
 
-def crop_batch(
-    images: torch.Tensor,
-    planes: torch.Tensor,
-    valid: torch.Tensor,
-    matrices: torch.Tensor,
-    mirrored: torch.Tensor,
-    size: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Resample canvases to crops.
+def crop_images(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torch.Tensor:
+    """Resample pictures to crops, bilinearly.
 
     Parameters
     ----------
     images : (B, 3, C, C) uint8
-    planes : (B, 6, C, C) float16 or float32
-        PNCC and offsets in mm, 0 where not valid.
-    valid : (B, C, C) bool
-    matrices, mirrored
-        From `sample_crops`.
+    matrices : (B, 2, 3) float
+        From `sample_crops`, on the CPU.
 
     Returns
     -------
-    images : (B, 3, size, size) float32, 0..255, black outside the canvas
-    planes : (B, 6, size, size) float32, mm
-    valid : (B, size, size) bool
+    (B, 3, size, size) float32, 0..255, black outside the picture
 
     Notes
     -----
-    Planes are interpolated between valid pixels only (normalised convolution): mixing a surface
-    point with the background's 0 would invent points inside the head. A mirrored crop shows the
-    mirrored face, whose x coordinates change sign: the mean face is symmetric.
+    Where a crop has many more pixels in the picture than `size` (the canvases of synthetic samples
+    are made for about as many), each pixel is the mean of a small grid of samples, so that nothing
+    aliases.
     """
     canvas = images.shape[-1]
     # Canvas pixel p has the normalised coordinate (2 p + 1) / C - 1 (align_corners=False).
     theta = matrices.float() * 2 / canvas
     theta[:, :, 2] += 1 / canvas - 1
-    grid = functional.affine_grid(theta, [len(images), 1, size, size], align_corners=False)
-    picture = functional.grid_sample(images.float(), grid, "bilinear", "zeros", False)
-    stacked = torch.cat([planes.float(), valid[:, None].float()], 1)
-    sampled = functional.grid_sample(stacked, grid, "bilinear", "zeros", False)
-    weight = sampled[:, 6:]
-    inside = weight > 0.5
-    result = torch.where(inside, sampled[:, :6] / weight.clamp_min(0.5), 0.0)
-    sign = torch.where(mirrored, -1.0, 1.0)[:, None, None].to(result)
-    result[:, 0] *= sign
-    result[:, 3] *= sign
-    return picture, result, inside[:, 0]
+    pixels = 2 * float(matrices[:, :, 0].norm(dim=1).max()) / size  # of the picture, per crop pixel
+    finer = max(round(pixels), 1)
+    shape = [len(images), 1, finer * size, finer * size]
+    grid = functional.affine_grid(theta.to(images.device), shape, align_corners=False)
+    crops = functional.grid_sample(images.float(), grid, "bilinear", "zeros", False)
+    return functional.avg_pool2d(crops, finer) if finer > 1 else crops
 
 
 def jitter_colors(images: torch.Tensor, jitter: Jitter, generator: torch.Generator) -> torch.Tensor:
@@ -139,15 +128,37 @@ def jitter_colors(images: torch.Tensor, jitter: Jitter, generator: torch.Generat
 
 
 def jitter_batch(
-    images: torch.Tensor,
-    planes: torch.Tensor,
-    valid: torch.Tensor,
-    landmarks: torch.Tensor,
+    model: MorphableModel,
+    samples: SampleBatch,
     jitter: Jitter,
     size: int,
     generator: torch.Generator,
+    device: torch.device | str = "cpu",
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Crop and colour jitter of one batch; see `crop_batch` for the shapes."""
-    matrices, mirrored = sample_crops(landmarks, jitter, generator)
-    picture, planes, valid = crop_batch(images, planes, valid, matrices, mirrored, size)
-    return jitter_colors(picture, jitter, generator), planes, valid
+    """Random crops of samples in random colours, with the targets rendered in these very crops.
+
+    Parameters
+    ----------
+    model : MorphableModel
+        To which the samples' coefficients belong.
+    samples : SampleBatch
+        B square pictures.
+    generator : torch.Generator
+        On the CPU; decides everything.
+    device
+        Where the pictures are resampled. The targets are rendered on the CPU by this thread alone:
+        others would contend with those of torch and cost twice as much time.
+
+    Returns
+    -------
+    images : (B, 3, size, size) float32, 0..255
+    planes : (B, 6, size, size) float32, mm
+    valid : (B, size, size) bool
+    """
+    matrices = sample_crops(torch.from_numpy(samples.landmarks), jitter, generator)
+    images = torch.from_numpy(samples.images).to(device).permute(0, 3, 1, 2)
+    images = crop_images(images, matrices, size)
+    images = jitter_colors(images, jitter, generator)
+    planes, valid = samples.crops(model, matrices.numpy(), size)
+    planes = torch.from_numpy(planes).to(device).permute(0, 3, 1, 2)
+    return images, planes, torch.from_numpy(valid).to(device)

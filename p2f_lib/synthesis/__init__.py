@@ -2,16 +2,27 @@
 
 from p2f_lib.synthesis.people import Appearance, sample_appearance
 from p2f_lib.synthesis.photograph import Scene, render_photo, sample_scene
-from p2f_lib.synthesis.samples import Sample, SampleBatch, render_sample, render_samples
+from p2f_lib.synthesis.samples import (
+    NO_FACE_SHARE,
+    Draw,
+    Sample,
+    render_draw,
+    render_sample,
+    render_samples,
+    sample_draw,
+)
 
 __all__ = [
+    "NO_FACE_SHARE",
     "Appearance",
+    "Draw",
     "Sample",
-    "SampleBatch",
     "Scene",
+    "render_draw",
     "render_photo",
     "render_sample",
     "render_samples",
     "sample_appearance",
+    "sample_draw",
     "sample_scene",
 ]

@@ -23,12 +23,13 @@ SKIN, EYE, MOUTH, TEETH, LOWER_TEETH, CLOTH = range(6)  # materials of triangles
 
 LOFT_STEPS = np.array([0.0, 0.1, 0.22, 0.36, 0.52, 0.7, 0.86, 0.97])  # boundary to back of head
 BACK_POLE = np.array([0.0, 0.05, -1.0])
+SKULL = np.array([0.54, 0.62, 0.70])  # half axes of the skull, face widths
 TEETH_COLUMNS = 17
 AROUND = 32  # vertices of a ring of neck or torso
 NECK_RINGS = 8
 # Torso outline: height, half width, half depth, forward shift; in face widths, from the neck's base
 TORSO = np.array(
-    [[0.14, 0.42, 0.42, 0.00], [0.02, 0.52, 0.46, -0.02], [-0.05, 0.72, 0.48, -0.05],
+    [[0.14, 0.40, 0.37, 0.00], [0.02, 0.52, 0.46, -0.02], [-0.05, 0.72, 0.48, -0.05],
      [-0.11, 0.96, 0.52, -0.06], [-0.18, 1.18, 0.58, -0.06], [-0.30, 1.36, 0.64, -0.04],
      [-0.52, 1.46, 0.70, 0.00], [-0.95, 1.50, 0.74, 0.04], [-1.60, 1.46, 0.78, 0.06],
      [-2.60, 1.42, 0.80, 0.06]]
@@ -89,6 +90,16 @@ class Anatomy:
     torso_origin: np.ndarray
 
     @cached_property
+    def drawn_on(self) -> np.ndarray:
+        """(F,) uint8 bits of triangles: 1 for brows, lines of the lids or lips, 2 for a beard."""
+        along, upper, lower, lips, _, _, beard, height = self.details.T
+        lines = (np.abs(height) < 14) & (along > -0.3) & (along < 1.4)
+        lines |= (np.maximum(upper, lower) > 0.02) | (lips > 0.01)
+        bits = np.zeros(self.n_total, np.uint8)
+        bits[: self.n_face] = lines + 2 * (beard > 0.02)
+        return np.bitwise_or.reduce(bits[self.triangles], axis=1)
+
+    @cached_property
     def openness(self) -> np.ndarray:
         """(n_total,) share of the outside that reaches a vertex: 1 in the open, 0 in a fold."""
         return np.minimum(2 * self.visibility.mean(1), 1)
@@ -102,15 +113,18 @@ class Anatomy:
         center = np.array([ears[0], eyes[1] + 0.22 * width, ears[2] - 0.05 * width])
         return HeadFrame(marks, width, eyes, center)
 
-    def person(self, vertices: np.ndarray, torso_rotation: np.ndarray) -> np.ndarray:
+    def person(
+        self, vertices: np.ndarray, torso_rotation: np.ndarray, frame: HeadFrame | None = None
+    ) -> np.ndarray:
         """(n_total, 3) float32: the face and everything grown around it, mm in model space.
 
         Parameters
         ----------
         vertices : (V, 3) the face mesh.
         torso_rotation : (3, 3) turns the torso in model space, against the head.
+        frame : from `frame`, where it is at hand.
         """
-        frame = self.frame(vertices)
+        frame = self.frame(vertices) if frame is None else frame
         parts = [vertices.astype(np.float32)]
         if len(self.rim):
             parts.append(_loft(vertices[self.rim], frame))
@@ -162,9 +176,9 @@ def anatomy(model: MorphableModel) -> Anatomy:
             add(_grid_triangles(3, TEETH_COLUMNS, n, flip), kind)
             n += 3 * TEETH_COLUMNS
     rows = NECK_RINGS
-    add(_grid_triangles(rows, AROUND, n, True, wrap=True), SKIN)
+    add(_grid_triangles(rows, AROUND, n, False, wrap=True), SKIN)
     n += rows * AROUND
-    add(_grid_triangles(len(TORSO), AROUND, n, True, wrap=True), CLOTH)
+    add(_grid_triangles(len(TORSO), AROUND, n, False, wrap=True), CLOTH)
     n += len(TORSO) * AROUND
 
     directions = sphere_directions(N_DIRECTIONS)
@@ -197,6 +211,11 @@ def anatomy(model: MorphableModel) -> Anatomy:
     draft.torso_origin[:] = torso[AROUND : 2 * AROUND].mean(0)
     _place_scalp(draft, body, model.regions)
     draft.visibility[:] = visibility(body, draft.triangles, directions, draft.n_face)
+    # The neck's upper rings lie inside the head; what is seen of them is as lit as the next ring.
+    first = n - (NECK_RINGS + len(TORSO)) * AROUND
+    neck = draft.visibility[first : first + NECK_RINGS * AROUND].reshape(NECK_RINGS, AROUND, -1)
+    for ring in range(NECK_RINGS - 2, -1, -1):
+        np.maximum(neck[ring], 0.85 * neck[ring + 1], out=neck[ring])
     for kind, openness in (
         (MOUTH, 0.12),
         (TEETH, 0.4),
@@ -265,29 +284,47 @@ def _smoothstep(x):
     return x * x * (3 - 2 * x)
 
 
-def _skull_radius(directions, width):
-    """Distance from the skull's centre to an ellipsoid in given directions."""
-    half = width * np.array([0.54, 0.62, 0.70])
-    return 1 / np.linalg.norm(directions / half, axis=-1)
-
-
 def _loft(rim, frame):
     """Rings from the face's edge to the back of the head; the first ring is the rim itself."""
     offset = rim - frame.center
     radius = np.linalg.norm(offset, axis=1)
     start = offset / radius[:, None]
-    pole = BACK_POLE / np.linalg.norm(BACK_POLE)
+    half = frame.width * SKULL
     top = start[:, 1] > 0.2
-    fit = radius / _skull_radius(start, frame.width)
+    fit = radius * np.linalg.norm(start / half, axis=1)
     fit = float(np.median(fit[top])) if top.any() else 1.0
-    step = LOFT_STEPS[1:, None, None]
-    direction = start * (1 - step) + pole * step
-    direction /= np.linalg.norm(direction, axis=2, keepdims=True)
-    skull = fit * _skull_radius(direction, frame.width)
-    own = radius * (1 - _smoothstep(step[..., 0] / 0.45)) + skull * _smoothstep(step[..., 0] / 0.45)
-    rings = frame.center + direction * own[..., None]
-    tip = frame.center + pole * fit * _skull_radius(pole, frame.width)
-    return np.concatenate([rings.reshape(-1, 3), tip[None]])
+    pole = BACK_POLE / np.linalg.norm(BACK_POLE)
+    return _loft_points(start, radius, frame.center, pole, LOFT_STEPS[1:], half, fit)
+
+
+@numba.njit(cache=True, nogil=True)
+def _loft_points(start, radius, center, pole, steps, half, fit):
+    """(len(steps) * B + 1, 3) float32: rings, then the tip of the back of the head.
+
+    `half` (3,) are the half axes of the skull's ellipsoid, `fit` its size on this head.
+    """
+    n = len(start)
+    points = np.empty((len(steps) * n + 1, 3), np.float32)
+    for ring in range(len(steps)):
+        step = steps[ring]
+        t = min(step / 0.45, 1.0)
+        blend = t * t * (3 - 2 * t)
+        for k in range(n):
+            x = start[k, 0] * (1 - step) + pole[0] * step
+            y = start[k, 1] * (1 - step) + pole[1] * step
+            z = start[k, 2] * (1 - step) + pole[2] * step
+            length = np.sqrt(x * x + y * y + z * z)
+            u, v, w = x / half[0], y / half[1], z / half[2]
+            skull = fit * length / np.sqrt(u * u + v * v + w * w)
+            reach = (radius[k] * (1 - blend) + skull * blend) / length
+            row = ring * n + k
+            points[row, 0] = center[0] + x * reach
+            points[row, 1] = center[1] + y * reach
+            points[row, 2] = center[2] + z * reach
+    reach = fit / np.sqrt(((pole / half) ** 2).sum())
+    for axis in range(3):
+        points[-1, axis] = center[axis] + pole[axis] * reach
+    return points
 
 
 def _loft_triangles(rim, first):
@@ -552,12 +589,12 @@ def visibility(
         pixels = (plane - (low + high) / 2) / step + (size - 1) / 2
         depth = -(vertices @ direction)
         shadow = rasterize(pixels, depth, triangles, size, size).depth
-        out[:, i] = _lit(pixels, depth, shadow, 1.5 * step + 1.0)
+        out[:, i] = share_lit(pixels, depth, shadow, 1.5 * step + 1.0)
     return out
 
 
-@numba.njit(cache=True)
-def _lit(pixels, depth, shadow, bias):
+@numba.njit(cache=True, nogil=True)
+def share_lit(pixels, depth, shadow, bias):
     """Share of the four nearest texels, weighted bilinearly, that don't hide the vertex."""
     out = np.empty(len(depth), np.float32)
     height, width = shadow.shape

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
+import numba
 import numpy as np
 
 
@@ -41,6 +43,25 @@ class Lens:
     noise: tuple[float, float, float]
     jpeg: int
     sharpen: float
+
+
+PLAIN_LENS = Lens(
+    exposure=0.3,
+    balance=np.ones(3),
+    gamma=1.0,
+    contrast=1.0,
+    saturation=1.0,
+    lift=0.0,
+    monochrome=False,
+    vignette=0.0,
+    defocus=0.0,
+    motion=(0.0, 0.0),
+    shrink=1.0,
+    noise=(0.0, 0.5, 0.0),
+    jpeg=100,
+    sharpen=0.0,
+)
+"""A camera without any character: sharp, clean, neutral."""
 
 
 def sample_lens(rng: np.random.Generator) -> Lens:
@@ -81,25 +102,20 @@ def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Gen
     (H, W, 3) uint8.
     """
     height, width = linear.shape[:2]
-    level = float(linear[face].mean()) if face.any() else float(linear.mean())
+    level = sum(cv2.mean(linear, face.view(np.uint8) if face.any() else None)[:3]) / 3
     # Exposure meters try, but dark skin stays darker.
     gain = (lens.exposure / max(level, 1e-3)) ** 0.75 * (lens.exposure / 0.3) ** 0.25
-    picture = linear * (gain * lens.balance).astype(np.float32)
-    if lens.vignette > 0:
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        distance = ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
-        picture *= (1 - lens.vignette * distance)[..., None]
-    # Film-like shoulder: highlights roll off instead of clipping at once.
-    np.maximum(picture, 0, out=picture)
-    picture = np.where(picture > 0.7, 0.7 + 0.3 * np.tanh((picture - 0.7) / 0.3), picture)
-    picture = np.power(picture, np.float32(lens.gamma / 2.2))
-    picture = (picture - 0.5) * lens.contrast + 0.5
-    grey = picture @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if lens.monochrome else lens.saturation
-    picture = grey[..., None] + saturation * (picture - grey[..., None])
-    picture = lens.lift + (1 - lens.lift) * picture
-    picture = np.clip(picture, 0, 1).astype(np.float32)
-
+    picture = np.empty((height, width, 3), np.float32)
+    _tone(
+        np.ascontiguousarray(linear, np.float32),
+        (gain * lens.balance).astype(np.float32),
+        np.float32(lens.vignette),
+        _curve(lens.gamma),
+        np.float32(lens.contrast),
+        np.float32(0.0 if lens.monochrome else lens.saturation),
+        np.float32(lens.lift),
+        picture,
+    )
     if lens.defocus * width > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), lens.defocus * width)
     if lens.motion[0] * width > 1:
@@ -110,13 +126,81 @@ def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Gen
         picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     if lens.sharpen > 0:
         blurred = cv2.GaussianBlur(picture, (0, 0), 1.0)
-        picture = picture + lens.sharpen * (picture - blurred)
-    picture += _sensor_noise(lens, rng, height, width)
-    picture = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+        picture = cv2.addWeighted(picture, 1 + lens.sharpen, blurred, -lens.sharpen, 0)
+    sigma, luminance, grain = lens.noise
+    pool = _noise_pool(bool(grain))
+    places = rng.integers(0, POOL_SIDE, (4, 2))
+    noisy = np.empty((height, width, 3), np.uint8)
+    _expose(picture, pool, places, np.float32(sigma), np.float32(luminance), noisy)
     if lens.jpeg < 100:
-        coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, lens.jpeg])[1]
-        picture = cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
-    return np.ascontiguousarray(picture)
+        turned = cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR)
+        coded = cv2.imencode(".jpg", turned, [cv2.IMWRITE_JPEG_QUALITY, lens.jpeg])[1]
+        noisy = cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return noisy
+
+
+CURVE_STEPS, CURVE_END = 1024, 4.0  # beyond this light everything is white
+POOL_SIDE = 512  # a power of two, so that wrapping is one `and`
+
+
+def _curve(gamma: float) -> np.ndarray:
+    """(1026,) display value of linear light x at index ``sqrt(x / 4) * 1024``.
+
+    A film-like shoulder (highlights roll off instead of clipping at once), then the power law.
+    """
+    light = CURVE_END * (np.arange(CURVE_STEPS + 2) / CURVE_STEPS) ** 2
+    light = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), light)
+    return (light ** (gamma / 2.2)).astype(np.float32)
+
+
+@lru_cache(maxsize=2)
+def _noise_pool(grain: bool) -> np.ndarray:
+    """(512, 512) normal values, drawn once; pictures look at it through shifted windows."""
+    pool = np.random.default_rng(20171023).standard_normal((POOL_SIDE, POOL_SIDE), np.float32)
+    if grain:  # coarse grain of small sensors and of denoising
+        pool = 2 * cv2.GaussianBlur(pool, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT)
+    return pool
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _tone(linear, gain, vignette, curve, contrast, saturation, lift, out):
+    """Exposure, tone curve, contrast and saturation of every pixel, clipped to 0..1."""
+    height, width = linear.shape[:2]
+    stretch = np.float32(CURVE_STEPS / np.sqrt(CURVE_END))
+    for row in range(height):
+        dy = row / height - 0.5
+        for column in range(width):
+            dx = column / width - 0.5
+            fall = np.float32(1 - vignette * 2 * (dx * dx + dy * dy))
+            for c in range(3):
+                light = max(linear[row, column, c] * gain[c] * fall, np.float32(0))
+                place = min(np.sqrt(light) * stretch, np.float32(CURVE_STEPS))
+                index = int(place)
+                share = place - index
+                value = curve[index] + share * (curve[index + 1] - curve[index])
+                out[row, column, c] = (value - np.float32(0.5)) * contrast + np.float32(0.5)
+            red, green, blue = out[row, column, 0], out[row, column, 1], out[row, column, 2]
+            grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+            for c in range(3):
+                value = grey + saturation * (out[row, column, c] - grey)
+                value = lift + (1 - lift) * value
+                out[row, column, c] = min(max(value, np.float32(0)), np.float32(1))
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _expose(picture, pool, places, sigma, luminance, out):
+    """Add sensor noise, part of it the same in all channels, and round to 8 bits."""
+    height, width = picture.shape[:2]
+    mask = len(pool) - 1
+    own = 1 - luminance
+    for row in range(height):
+        for column in range(width):
+            shared = luminance * pool[(row + places[3, 0]) & mask, (column + places[3, 1]) & mask]
+            for c in range(3):
+                single = pool[(row + places[c, 0]) & mask, (column + places[c, 1]) & mask]
+                value = picture[row, column, c] + sigma * (shared + own * single)
+                value = min(max(value, np.float32(0)), np.float32(1))
+                out[row, column, c] = np.uint8(value * 255 + np.float32(0.5))
 
 
 def _motion_kernel(length, angle):
@@ -127,13 +211,3 @@ def _motion_kernel(length, angle):
     ends = [(round(half - dx), round(half - dy)), (round(half + dx), round(half + dy))]
     cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA)
     return kernel / kernel.sum()
-
-
-def _sensor_noise(lens, rng, height, width):
-    sigma, luminance, grain = lens.noise
-    color = rng.standard_normal((height, width, 3), dtype=np.float32)
-    grey = rng.standard_normal((height, width, 1), dtype=np.float32)
-    noise = luminance * grey + (1 - luminance) * color
-    if grain:  # coarse grain of small sensors and of denoising
-        noise = cv2.GaussianBlur(noise, (0, 0), 0.8) * 2
-    return sigma * noise

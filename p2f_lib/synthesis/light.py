@@ -74,7 +74,7 @@ def sample_light(rng: np.random.Generator) -> Light:
     )
 
 
-def radiance(light: Light, directions: np.ndarray) -> np.ndarray:
+def radiance(light: Light, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Light arriving from evenly spread directions, such that a sum over them gives irradiance.
 
     Parameters
@@ -83,36 +83,55 @@ def radiance(light: Light, directions: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (D, 3) float32; ``max(normal . direction, 0) @ radiance`` is the irradiance of a surface.
+    rest, key : (D, 3) float32 each: the first lamp apart, because things may stand in its way.
+        ``max(normal . direction, 0) @ (rest + key)`` is the irradiance of a surface.
     """
     up = (directions[:, 1:2] + 1) / 2
-    total = (light.sky * up + light.ground * (1 - up)) * (4 / len(directions))
-    for toward, color, sharp in zip(light.directions, light.colors, light.sharpness, strict=True):
-        lobe = np.exp(sharp * (directions @ toward - 1))
-        total = total + color * (lobe / lobe.sum())[:, None]
-    return total.astype(np.float32)
+    rest = (light.sky * up + light.ground * (1 - up)) * (4 / len(directions))
+    lobes = np.exp(light.sharpness * (directions @ light.directions.T - 1))
+    lobes /= np.maximum(lobes.sum(axis=0), 1e-12)
+    rest = rest + lobes[:, 1:] @ light.colors[1:]
+    key = lobes[:, :1] * light.colors[:1]
+    return rest.astype(np.float32), key.astype(np.float32)
 
 
-def irradiance(
-    normals: np.ndarray, visible: np.ndarray | None, directions: np.ndarray, arriving: np.ndarray
-) -> np.ndarray:
-    """(N, 3) light on surfaces.
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def irradiance(normals, visible, rows, directions, arriving):
+    """Light on surfaces.
 
     Parameters
     ----------
-    normals : (N, 3) unit.
-    visible : (N, D) share of each direction that is open, None for all of it.
-    directions : (D, 3) unit, in the frame of the normals.
-    arriving : (D, 3) from `radiance`.
+    normals : (N, 3) float32, unit.
+    visible : (M, D) float32, share of each direction that is open; (0, D) for all of it.
+    rows : (N,) rows of `visible` that belong to the normals; not read where that has none.
+    directions : (3, D) float32, unit, in the frame of the normals.
+    arriving : (C, D) float32 from `radiance`, one row a channel.
+
+    Returns
+    -------
+    (N, C) float32.
     """
-    cosine = normals @ directions.T
-    np.maximum(cosine, 0, out=cosine)
-    if visible is not None:
-        cosine *= visible
-    return cosine @ arriving
+    channels, n_directions = arriving.shape
+    light = np.empty((len(normals), channels), np.float32)
+    falling = np.empty(n_directions, np.float32)
+    for n in range(len(normals)):
+        nx, ny, nz = normals[n, 0], normals[n, 1], normals[n, 2]
+        for d in range(n_directions):
+            cosine = nx * directions[0, d] + ny * directions[1, d] + nz * directions[2, d]
+            falling[d] = max(cosine, np.float32(0))
+        if len(visible):
+            row = visible[rows[n]]
+            for d in range(n_directions):
+                falling[d] *= row[d]
+        for c in range(channels):
+            total = np.float32(0)
+            for d in range(n_directions):
+                total += falling[d] * arriving[c, d]
+            light[n, c] = total
+    return light
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def vertex_normals(vertices, triangles):
     """(V, 3) float32 unit normals, each the area-weighted mean of its triangles' normals."""
     normals = np.zeros((len(vertices), 3), np.float32)
@@ -149,19 +168,38 @@ def highlights(
 
     Parameters
     ----------
-    normals : (N, 3) unit.
+    normals : (N, 3) float32, unit.
     view : (3,) unit vector to the camera, in the frame of the normals.
     turned : (K, 3) directions of the lamps in that frame.
     power : exponent of the highlight.
     """
-    total = np.zeros((len(normals), 3), np.float32)
-    grazing = 1 + 3 * (1 - np.clip(normals @ view, 0, 1)) ** 4
-    for toward, color, sharp in zip(turned, light.colors, light.sharpness, strict=True):
-        half = toward + view
-        half = half / max(np.linalg.norm(half), 1e-6)
-        # A wide lamp makes a wide highlight of the same energy.
-        wide = 1 / (1 / power + 1 / sharp)
-        shine = np.clip(normals @ half, 0, 1) ** wide * (wide / power) * grazing
-        shine *= np.clip(normals @ toward * 4, 0, 1)
-        total += shine[:, None].astype(np.float32) * color.astype(np.float32)
-    return total
+    half = turned + view
+    half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-6)
+    # A wide lamp makes a wide highlight of the same energy.
+    wide = 1 / (1 / power + 1 / light.sharpness)
+    return _highlights(
+        normals,
+        np.asarray(view, np.float32),
+        np.asarray(turned, np.float32),
+        half.astype(np.float32),
+        wide.astype(np.float32),
+        (light.colors * (wide / power)[:, None]).astype(np.float32),
+    )
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _highlights(normals, view, lamps, half, wide, colors):
+    shine = np.zeros((len(normals), 3), np.float32)
+    for n in range(len(normals)):
+        x, y, z = normals[n, 0], normals[n, 1], normals[n, 2]
+        facing = min(max(x * view[0] + y * view[1] + z * view[2], np.float32(0)), np.float32(1))
+        away = 1 - facing
+        grazing = 1 + 3 * (away * away) * (away * away)
+        for k in range(len(lamps)):
+            lit = min(4 * (x * lamps[k, 0] + y * lamps[k, 1] + z * lamps[k, 2]), np.float32(1))
+            mirror = x * half[k, 0] + y * half[k, 1] + z * half[k, 2]
+            if lit > 0 and mirror > 0:
+                gain = grazing * lit * mirror ** wide[k]
+                for c in range(3):
+                    shine[n, c] += gain * colors[k, c]
+    return shine

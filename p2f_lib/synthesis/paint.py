@@ -5,12 +5,13 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from p2f_lib.synthesis.anatomy import CLOTH, EYE, LOWER_TEETH, MOUTH, TEETH
+from p2f_lib.synthesis.anatomy import CLOTH, EYE, LOWER_TEETH, MOUTH, SKIN, TEETH
 from p2f_lib.synthesis.noise import value_noise
 
 # Columns of the vertex attributes of `paint_person`.
-ALBEDO, LIGHT, SHINE, PLACE, COVER, DETAIL = 0, 3, 6, 9, 12, 13
-N_ATTRIBUTES = 21
+ALBEDO, LIGHT, SHINE, COVER = 0, 3, 6, 9
+N_ATTRIBUTES = 10
+BARE = -20.0  # mm: below this cover no hair grows near
 
 
 @numba.njit(inline="always")
@@ -19,14 +20,154 @@ def _ramp(low, high, x):
     return t * t * (3 - 2 * t)
 
 
-@numba.njit(cache=True, fastmath=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True)
+def seen_rows(triangle_id, triangles, n_vertices):
+    """Vertices of the triangles that a z-buffer shows, ascending, int64."""
+    seen = np.zeros(len(triangles), np.bool_)
+    for t in triangle_id.ravel():
+        if t >= 0:
+            seen[t] = True
+    used = np.zeros(n_vertices, np.bool_)
+    for t in range(len(triangles)):
+        if seen[t]:
+            for corner in range(3):
+                used[triangles[t, corner]] = True
+    return np.flatnonzero(used)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def fill_attributes(attributes, rows, skin, bare, light, shadow, shine, gloss, cover, shade):
+    """Fill in the `rows` of `attributes`; the light that reaches them, (N, 3).
+
+    Parameters
+    ----------
+    skin : (n, 3) reflectance of the first n rows, those of the face; the others have that of
+        `bare` (3,).
+    light : (N, 6) from all but the first lamp and from the first, of which `shadow` (N,) is left.
+    shine : (N, 3) highlights of polished skin.
+    gloss : (n_total,) how polished it is.
+    cover : (N,) mm within the hairline.
+    shade : how much darker it is under hair.
+    """
+    total = np.empty((len(rows), 3), np.float32)
+    for n in range(len(rows)):
+        v = rows[n]
+        dim = np.float32(1)
+        if shade > 0:
+            dim = 1 - shade * np.exp(min(cover[n], np.float32(0)) * np.float32(0.1))
+        for c in range(3):
+            total[n, c] = (light[n, c] + light[n, 3 + c] * shadow[n]) * dim
+            attributes[v, ALBEDO + c] = skin[n, c] if n < len(skin) else bare[c]
+            attributes[v, LIGHT + c] = total[n, c]
+            attributes[v, SHINE + c] = shine[n, c] * gloss[v] * shadow[n]
+        attributes[v, COVER] = cover[n]
+    return total
+
+
+# The person's colours and shapes come as tuples: unlike arrays they cost nothing to hand on.
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _mix(color, share, other, gain):
+    """`color` with a share of `gain * other` in its place; (3,) tuples."""
+    return (
+        color[0] + share * (gain * other[0] - color[0]),
+        color[1] + share * (gain * other[1] - color[1]),
+        color[2] + share * (gain * other[2] - color[2]),
+    )
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _eye(x, y, shape, iris, sclera, glint, phase, table):
+    """Colour of the eyeball `x`, `y` mm beside the mean pupil."""
+    gx, gy = x - shape[2], y - shape[3]
+    r = np.sqrt(gx * gx + gy * gy)
+    inside = 1 - _ramp(shape[0] - 0.7, shape[0] + 0.5, r)
+    pupil = 1 - _ramp(shape[1] - 0.4, shape[1] + 0.4, r)
+    ring = 0.55 + 0.45 * (1 - _ramp(shape[0] - 1.8, shape[0], r))
+    around = 4 / (r + 0.1)
+    fiber = 0.6 + 0.8 * value_noise(table, gx * around + 9, gy * around + 9, r * 0.4 + phase)
+    color = _mix(sclera, inside, iris, ring * fiber * (1 - pupil))
+    dx, dy = gx - glint[0], gy - glint[1]
+    bright = inside * 0.004 * pupil + glint[2] * (1 - _ramp(0.5, 1.1, np.sqrt(dx * dx + dy * dy)))
+    # The upper lid and its lashes shade the eyeball.
+    shade = 1 - 0.65 * _ramp(0.5, 6.0, y)
+    return shade * (color[0] + bright), shade * (color[1] + bright), shade * (color[2] + bright)
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _cloth(color, x, y, z, cloth, shape, phase, table):
+    """Colour and shine of the torso: skin within the neckline, shirt, jacket, tie."""
+    dx, dy = x - shape[0], shape[1] - y
+    wide = shape[2]
+    deep, open_wide = shape[3] * wide, shape[4] * wide
+    front = z > shape[7]
+    if front and dy < deep and abs(dx) < open_wide * (1 - dy / max(deep, 1.0)):
+        return color, 1.0
+    fabric = cloth[0]
+    opening = wide * max(0.42 - 0.20 * dy / wide, 0.0)
+    jacket = shape[5] > 0.5 and (not front or abs(dx) > opening)
+    tied = shape[6] > 0.5 and front and dy > 0.05 * wide
+    wave = np.sin(x * shape[8] + y * shape[9])
+    fold = value_noise(table, x * 0.02 + phase, y * 0.008, z * 0.02)
+    gain = (1 + shape[10] * wave) * (0.75 + 0.5 * fold)
+    if jacket:
+        fabric = cloth[1]
+        gain *= 0.6 + 0.4 * min(abs(abs(dx) - opening) / 4.0, 1.0)  # the lapel's edge
+    elif tied and abs(dx) < wide * (0.07 + 0.02 * dy / wide):
+        fabric = cloth[2]
+    return (fabric[0] * gain, fabric[1] * gain, fabric[2] * gain), 0.0
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _lips(color, lip, soft, lips, edge):
+    level = 0.5 + 0.1 * (soft - 0.5)
+    return _mix(color, _ramp(level - 0.6 / edge, level + 0.6 / edge, lip), lips, 0.85 + 0.3 * soft)
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _beard_share(hairy, soft, strand, shape):
+    level = hairy + 0.3 * (soft - 0.5) + 0.2 * (strand - 0.5)
+    share = shape[0] * _ramp(shape[1] - shape[2], shape[1] + shape[2], level)
+    return share * (0.7 + 0.3 * _ramp(0.25, 0.7, strand))
+
+
+@numba.njit(nogil=True, fastmath=True, error_model="numpy")
+def _brow_share(along, above, soft, strand, shape):
+    """A band of some thickness about a bent line, thinner towards its tail."""
+    along = (along - shape[2]) / shape[3]
+    if not -0.1 < along < 1.1:
+        return 0.0
+    middle = shape[4] + shape[5] * (along - 0.5) + shape[6] * np.sin(3.14159 * along)
+    thick = shape[1] * min(1.15 - 0.75 * along, 0.55 + 4 * (along + 0.1))
+    inside = thick - abs(above - middle) + 2.0 * (soft - 0.5) + 1.6 * (strand - 0.5)
+    ends = _ramp(-0.08, 0.05, along) * (1 - _ramp(0.92, 1.08, along))
+    return shape[0] * _ramp(-1.0, 1.2, inside) * ends
+
+
+@numba.njit(inline="always")
+def _is_drawn_on(t, triangles, drawn_on, kinds, attributes):
+    """Whether a triangle bears brows, lips, lashes, a beard or the stubble of a scalp."""
+    return (
+        (drawn_on[t] & kinds) != 0
+        or attributes[triangles[t, 0], COVER] > BARE
+        or attributes[triangles[t, 1], COVER] > BARE
+        or attributes[triangles[t, 2], COVER] > BARE
+    )
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def paint_person(
     image,
+    block,
     triangle_id,
     barycentric,
     triangles,
     material,
+    drawn_on,
     attributes,
+    places,
+    details,
     table,
     noise,
     lips,
@@ -46,135 +187,121 @@ def paint_person(
     cloth,
     cloth_shape,
 ):
-    """Shade every covered pixel of `image` (H, W, 3), linear light, in place.
+    """Shade every covered ray of `image` (H, W, 3), linear light, in place.
 
-    Everything that follows `attributes` describes the person; see `photograph._person_paint`.
+    A pixel of the final picture is a block of `block` x `block` rays. Where all of them meet skin,
+    or all of them cloth, those on the diagonal are shaded for all; where nothing is drawn on it,
+    the first alone.
+
+    Everything that follows `table` describes the person; see `photograph._person_paint`.
     """
     height, width = triangle_id.shape
-    a = np.empty(N_ATTRIBUTES, np.float32)
-    c = np.empty(3, np.float32)
-    for row in range(height):
-        for column in range(width):
-            t = triangle_id[row, column]
-            if t < 0:
-                continue
-            i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-            wi = barycentric[row, column, 0]
-            wj = barycentric[row, column, 1]
-            wk = barycentric[row, column, 2]
-            for n in range(N_ATTRIBUTES):
-                a[n] = wi * attributes[i, n] + wj * attributes[j, n] + wk * attributes[k, n]
-            kind = material[t]
-            for n in range(3):
-                c[n] = a[ALBEDO + n]
-            shine = 1.0
-            px, py, pz = a[PLACE], a[PLACE + 1], a[PLACE + 2]
-            if kind == EYE:
-                gx, gy = a[DETAIL + 4] - eye_shape[2], a[DETAIL + 5] - eye_shape[3]
-                r = np.sqrt(gx * gx + gy * gy)
-                inside = 1 - _ramp(eye_shape[0] - 0.7, eye_shape[0] + 0.5, r)
-                pupil = 1 - _ramp(eye_shape[1] - 0.4, eye_shape[1] + 0.4, r)
-                ring = 0.55 + 0.45 * (1 - _ramp(eye_shape[0] - 1.8, eye_shape[0], r))
-                fiber = 0.6 + 0.8 * value_noise(
-                    table, gx / (r + 0.1) * 4 + 9, gy / (r + 0.1) * 4 + 9, r * 0.4 + noise[0]
-                )
-                for n in range(3):
-                    c[n] = sclera[n] * (1 - inside) + inside * (
-                        iris[n] * ring * fiber * (1 - pupil) + 0.004 * pupil
-                    )
-                # The upper lid and its lashes shade the eyeball.
-                under_lid = 1 - 0.65 * _ramp(0.5, 6.0, a[DETAIL + 5])
-                dx, dy = gx - glint[0], gy - glint[1]
-                spot = 1 - _ramp(0.5, 1.1, np.sqrt(dx * dx + dy * dy))
-                for n in range(3):
-                    lit = a[LIGHT + n] * under_lid
-                    image[row, column, n] = lit * (c[n] + spot * glint[2])
-                continue
-            if kind == MOUTH:
-                for n in range(3):
-                    c[n] = lips[n] * 0.5
-                shine = 0.0
-            elif kind in (TEETH, LOWER_TEETH):
-                gap = abs(value_noise(table, px * 0.13 + 0.5, 3.5, 7.5) - 0.5)
-                for n in range(3):
-                    c[n] = teeth[kind - TEETH, n] * (0.75 + min(gap, 0.25))
-                shine = 0.5
-            elif kind == CLOTH:
-                dx, dy = px - cloth_shape[0], cloth_shape[1] - py
-                wide = cloth_shape[2]
-                deep, open_wide = cloth_shape[3] * wide, cloth_shape[4] * wide
-                front = pz > cloth_shape[8]
-                bare = front and dy < deep and abs(dx) < open_wide * (1 - dy / max(deep, 1.0))
-                if not bare:
-                    part = 0
-                    if cloth_shape[5] > 0.5:
-                        opening = wide * max(0.42 - 0.20 * dy / wide, 0.0)
-                        if not front or abs(dx) > opening:
-                            part = 1
-                    tied = part == 0 and cloth_shape[6] > 0.5 and front and dy > 0.05 * wide
-                    if tied and abs(dx) < wide * (0.07 + 0.02 * dy / wide):
-                        part = 2
-                    wave = np.sin(
-                        (px * np.cos(cloth_shape[11]) + py * np.sin(cloth_shape[11]))
-                        / cloth_shape[9]
-                        * 6.28
-                    )
-                    fold = value_noise(table, px * 0.02 + noise[0], py * 0.008, pz * 0.02)
-                    gain = (1 + cloth_shape[10] * wave) * (0.75 + 0.5 * fold)
-                    if part == 1:
-                        seam = abs(abs(dx) - opening)
-                        gain = gain * (0.6 + 0.4 * min(seam / 4.0, 1.0))
-                    for n in range(3):
-                        c[n] = cloth[part, n] * gain
-                    shine = 0.0
-            else:
-                # Strands of brows and beard: fine across, long along.
-                strand = value_noise(table, px * 0.9 + noise[0], py * 0.45, pz * 0.45 + noise[1])
-                soft = value_noise(
-                    table, px * 0.12 + noise[1], py * 0.12 + noise[2], pz * 0.12 + noise[0]
-                )
-                if a[DETAIL + 3] > 0.02:
-                    level = 0.5 + 0.1 * (soft - 0.5)
-                    m = _ramp(level - 0.6 / lip_edge, level + 0.6 / lip_edge, a[DETAIL + 3])
-                    for n in range(3):
-                        c[n] += m * (lips[n] * (0.85 + 0.3 * soft) - c[n])
-                hairy = a[DETAIL + 6]
-                m = beard_shape[0] * _ramp(
-                    beard_shape[1] - beard_shape[2],
-                    beard_shape[1] + beard_shape[2],
-                    hairy + 0.3 * (soft - 0.5) + 0.2 * (strand - 0.5),
-                )
-                m *= 0.7 + 0.3 * _ramp(0.25, 0.7, strand)
-                if hairy > 0.03 and m > 0:
-                    for n in range(3):
-                        c[n] += m * (beard[n] * (0.7 + 0.6 * strand) - c[n])
-                    shine *= 1 - 0.8 * m
-                if a[COVER] > -20:
-                    m = cover * _ramp(-5.0, 5.0, a[COVER] + 8 * (soft - 0.5) + 6 * (strand - 0.5))
-                    for n in range(3):
-                        c[n] += m * (hair[n] * (0.5 + strand) - c[n])
-                    shine *= 1 - 0.7 * m
-                # Brow: a band of some thickness about a bent line, thinner towards its tail.
-                along = (a[DETAIL] - brow_shape[2]) / brow_shape[3]
-                if -0.1 < along < 1.1 and abs(a[DETAIL + 7]) < 14:
-                    middle = brow_shape[4] + brow_shape[5] * (along - 0.5)
-                    middle += brow_shape[6] * np.sin(3.14159 * along)
-                    thick = brow_shape[1] * min(1.15 - 0.75 * along, 0.55 + 4 * (along + 0.1))
-                    inside = thick - abs(a[DETAIL + 7] - middle)
-                    inside += 2.0 * (soft - 0.5) + 1.6 * (strand - 0.5)
-                    m = brow_shape[0] * _ramp(-1.0, 1.2, inside) * _ramp(-0.08, 0.05, along)
-                    m *= 1 - _ramp(0.92, 1.08, along)
-                    for n in range(3):
-                        c[n] += m * (brow[n] * (0.5 + strand) - c[n])
-                    shine *= 1 - 0.7 * m
-                m = max(lashes[0] * a[DETAIL + 1], lashes[1] * a[DETAIL + 2])
-                if m > 0.05:
-                    m = _ramp(0.15, 0.75, m)
-                    for n in range(3):
-                        c[n] *= 1 - 0.93 * m
-                    shine *= 1 - m
-            for n in range(3):
-                image[row, column, n] = c[n] * a[LIGHT + n] + shine * a[SHINE + n]
+    n_face = len(details)
+    kinds = 3 if beard_shape[0] > 0.04 else 1
+    red, green, blue = 0.0, 0.0, 0.0
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            first = triangle_id[top, left]
+            alike = first >= 0 and (material[first] == SKIN or material[first] == CLOTH)
+            plain = alike
+            if alike:
+                for row in range(top, top + block):
+                    for column in range(left, left + block):
+                        t = triangle_id[row, column]
+                        if t < 0 or material[t] != material[first]:
+                            alike, plain = False, False
+                        elif t != first or (row == top and column == left):
+                            plain &= not _is_drawn_on(t, triangles, drawn_on, kinds, attributes)
+            for row in range(top, top + block):
+                for step in range(block):
+                    column = left + (row - top + step) % block
+                    t = triangle_id[row, column]
+                    if t < 0:
+                        continue
+                    if not ((alike and step > 0) or (plain and row > top)):
+                        kind = material[t]
+                        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+                        wi = barycentric[row, column, 0]
+                        wj = barycentric[row, column, 1]
+                        wk = barycentric[row, column, 2]
+                        color = (
+                            wi * attributes[i, 0] + wj * attributes[j, 0] + wk * attributes[k, 0],
+                            wi * attributes[i, 1] + wj * attributes[j, 1] + wk * attributes[k, 1],
+                            wi * attributes[i, 2] + wj * attributes[j, 2] + wk * attributes[k, 2],
+                        )
+                        color = (float(color[0]), float(color[1]), float(color[2]))
+                        shine = 1.0
+                        drawn = kind == SKIN and _is_drawn_on(
+                            t, triangles, drawn_on, kinds, attributes
+                        )
+                        if kind != SKIN or drawn:
+                            px = wi * places[i, 0] + wj * places[j, 0] + wk * places[k, 0]
+                            py = wi * places[i, 1] + wj * places[j, 1] + wk * places[k, 1]
+                            pz = wi * places[i, 2] + wj * places[j, 2] + wk * places[k, 2]
+                        if kind == EYE:
+                            x = wi * details[i, 4] + wj * details[j, 4] + wk * details[k, 4]
+                            y = wi * details[i, 5] + wj * details[j, 5] + wk * details[k, 5]
+                            color = _eye(x, y, eye_shape, iris, sclera, glint, noise[0], table)
+                            shine = 0.0
+                        elif kind == MOUTH:
+                            color, shine = _mix(color, 1.0, lips, 0.5), 0.0
+                        elif kind in (TEETH, LOWER_TEETH):
+                            gap = abs(value_noise(table, px * 0.13 + 0.5, 3.5, 7.5) - 0.5)
+                            row_color = teeth[0] if kind == TEETH else teeth[1]
+                            color, shine = _mix(color, 1.0, row_color, 0.75 + min(gap, 0.25)), 0.5
+                        elif kind == CLOTH:
+                            color, shine = _cloth(
+                                color, px, py, pz, cloth, cloth_shape, noise[0], table
+                            )
+                        elif drawn:
+                            # Strands of brows and beard: fine across, long along.
+                            x, y, z = px * 0.9 + noise[0], py * 0.45, pz * 0.45 + noise[1]
+                            strand = value_noise(table, x, y, z)
+                            x, y, z = px * 0.12 + noise[1], py * 0.12 + noise[2], pz * 0.12
+                            soft = value_noise(table, x, y, z + noise[0])
+                            if i < n_face and j < n_face and k < n_face:
+                                lip = wi * details[i, 3] + wj * details[j, 3] + wk * details[k, 3]
+                                if lip > 0.02:
+                                    color = _lips(color, lip, soft, lips, lip_edge)
+                                hairy = wi * details[i, 6] + wj * details[j, 6] + wk * details[k, 6]
+                                if hairy > 0.03:
+                                    m = _beard_share(hairy, soft, strand, beard_shape)
+                                    color = _mix(color, m, beard, 0.7 + 0.6 * strand)
+                                    shine *= 1 - 0.8 * m
+                                above = wi * details[i, 7] + wj * details[j, 7] + wk * details[k, 7]
+                                if abs(above) < 14:
+                                    x = wi * details[i, 0] + wj * details[j, 0] + wk * details[k, 0]
+                                    m = _brow_share(x, above, soft, strand, brow_shape)
+                                    color = _mix(color, m, brow, 0.5 + strand)
+                                    shine *= 1 - 0.7 * m
+                                x = wi * details[i, 1] + wj * details[j, 1] + wk * details[k, 1]
+                                y = wi * details[i, 2] + wj * details[j, 2] + wk * details[k, 2]
+                                m = max(lashes[0] * x, lashes[1] * y)
+                                if m > 0.05:
+                                    m = _ramp(0.15, 0.75, m)
+                                    color = _mix(color, 0.93 * m, brow, 0.0)
+                                    shine *= 1 - m
+                            x = wi * attributes[i, COVER] + wj * attributes[j, COVER]
+                            x += wk * attributes[k, COVER]
+                            if x > BARE:
+                                m = 8 * (soft - 0.5) + 6 * (strand - 0.5)
+                                m = cover * _ramp(-5.0, 5.0, x + m)
+                                color = _mix(color, m, hair, 0.5 + strand)
+                                shine *= 1 - 0.7 * m
+                        red = wi * attributes[i, 6] + wj * attributes[j, 6] + wk * attributes[k, 6]
+                        green = (
+                            wi * attributes[i, 7] + wj * attributes[j, 7] + wk * attributes[k, 7]
+                        )
+                        blue = wi * attributes[i, 8] + wj * attributes[j, 8] + wk * attributes[k, 8]
+                        x = wi * attributes[i, 3] + wj * attributes[j, 3] + wk * attributes[k, 3]
+                        y = wi * attributes[i, 4] + wj * attributes[j, 4] + wk * attributes[k, 4]
+                        z = wi * attributes[i, 5] + wj * attributes[j, 5] + wk * attributes[k, 5]
+                        red = color[0] * x + shine * red
+                        green = color[1] * y + shine * green
+                        blue = color[2] * z + shine * blue
+                    image[row, column, 0] = red
+                    image[row, column, 1] = green
+                    image[row, column, 2] = blue
 
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from p2f_lib.camera import AffineCamera, PerspectiveCamera
 from p2f_lib.errors import P2FError
@@ -14,9 +14,9 @@ from p2f_lib.ground_truth import GroundTruth, render_vertices
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.rasterizer import Raster, rasterize
 from p2f_lib.synthesis.accessories import draw_glasses, draw_occluder
-from p2f_lib.synthesis.anatomy import Anatomy, HeadFrame, anatomy
+from p2f_lib.synthesis.anatomy import Anatomy, HeadFrame, anatomy, share_lit
 from p2f_lib.synthesis.background import draw_background
-from p2f_lib.synthesis.hair import Sheet, build_sheet, edge_height
+from p2f_lib.synthesis.hair import Sheet, SheetMesh, build_sheet, edge_height
 from p2f_lib.synthesis.lens import Lens, develop, sample_lens
 from p2f_lib.synthesis.light import (
     Light,
@@ -27,10 +27,16 @@ from p2f_lib.synthesis.light import (
     vertex_normals,
 )
 from p2f_lib.synthesis.noise import LATTICE, noise_at
-from p2f_lib.synthesis.paint import N_ATTRIBUTES, paint_person, paint_sheet
+from p2f_lib.synthesis.paint import (
+    N_ATTRIBUTES,
+    fill_attributes,
+    paint_person,
+    paint_sheet,
+    seen_rows,
+)
 from p2f_lib.synthesis.people import Appearance, skin_reflectance
-from p2f_lib.synthesis.skin import to_linear
 
+SHADOW_SIDE = 96  # pixels of a shadow map
 UPRIGHT = np.diag([1.0, -1.0, -1.0])  # camera space to x right, y up, z towards the camera
 
 
@@ -42,20 +48,22 @@ class Scene:
     ----------
     light : lamps and sky.
     lens : the camera's character.
-    background : seed of what is behind.
+    background : seed of what is behind, None for plain grey.
     backlight : brightness of the background.
     occluder : seed of something in front of the face, None for nothing.
     body_follow : share of the head's turn that the shoulders follow.
     body_turn : further turn of the shoulders to picture right, degrees.
+    body : whether there are a back of the head, a neck and shoulders at all.
     """
 
     light: Light
     lens: Lens
-    background: int
+    background: int | None
     backlight: float
     occluder: int | None
     body_follow: float
     body_turn: float
+    body: bool = True
 
 
 def sample_scene(rng: np.random.Generator) -> Scene:
@@ -109,125 +117,188 @@ def render_photo(
     person = anatomy(model)
     frame = person.frame(vertices)
     head = UPRIGHT @ camera.rotation  # upright axes from model axes
-    body = person.person(vertices, _torso_rotation(head, scene))
-    view = -camera.rotation[2].astype(np.float32)
-    lamps = (scene.light.directions @ head).astype(np.float32)  # upright to model space
-    arriving = radiance(scene.light, person.directions @ head.T)
+    body = person.person(vertices, _torso_rotation(head, scene), frame)
+    down = 0.35 * np.array([0, -1.0, 0]) + 0.65 * (head.T @ [0, -1.0, 0])
+    sheets = [
+        (sheet, build_sheet(sheet, person, body, frame, down))
+        for sheet in (appearance.hair, appearance.hat)
+        if sheet is not None
+    ]
+    lit = _lighting(person, scene.light, head, -camera.rotation[2])
 
-    backdrop = draw_background(np.random.default_rng(scene.background), height, width)
-    image = to_linear(backdrop).astype(np.float32) * np.float32(scene.backlight)
+    if scene.background is None:
+        backdrop = np.full((height, width, 3), 0.5, np.float32)
+    else:
+        backdrop = draw_background(np.random.default_rng(scene.background), height, width)
+    image = cv2.pow(np.float32(backdrop), 2.2) * np.float32(scene.backlight)
     large = (width * supersample, height * supersample)
-    image = np.ascontiguousarray(cv2.resize(image, large, interpolation=cv2.INTER_LINEAR))
+    if supersample > 1:
+        image = cv2.resize(image, large, interpolation=cv2.INTER_LINEAR)
 
     def draw(points: np.ndarray, *meshes: np.ndarray) -> list[Raster]:
         """One z-buffer for each set of triangles between the same points."""
-        pixels = (camera.project(points) + 0.5) * supersample - 0.5
-        depth, perspective = camera.depth(points), isinstance(camera, PerspectiveCamera)
+        pixels, depth = camera.project_with_depth(points)
+        pixels = ((pixels + 0.5) * supersample - 0.5).astype(np.float32)
+        perspective = isinstance(camera, PerspectiveCamera)
+        depth = depth.astype(np.float32)
         return [
             rasterize(pixels, depth, triangles, large[1], large[0], perspective=perspective)
             for triangles in meshes
         ]
 
-    (raster,) = draw(body, person.triangles)
+    shown = person.triangles if scene.body else model.triangles
+    (raster,) = draw(body, shown)
     # Only what is seen is lit and coloured.
-    seen = np.zeros(len(person.triangles), bool)
-    seen[raster.triangle_id[raster.valid]] = True
-    rows = np.zeros(person.n_total, bool)
-    rows[person.triangles[seen]] = True
-    rows = np.flatnonzero(rows)
+    rows = seen_rows(raster.triangle_id, person.triangles, person.n_total)
     normals = vertex_normals(body, person.triangles)[rows]
-    attributes, light = _person_attributes(
-        person, rows, appearance, scene, normals, view, lamps, arriving
-    )
+    shadow = _cast_shadow(body[rows], sheets, lit.lamps[0], scene.light.sharpness[0], frame)
+    attributes, light = _person_attributes(person, rows, appearance, lit, normals, shadow)
     paint_person(
         image,
+        supersample,
         raster.triangle_id,
         raster.barycentric,
         person.triangles,
         person.material,
+        person.drawn_on,
         attributes,
+        person.coordinates,
+        person.details,
         LATTICE,
-        *_person_paint(person, appearance, lamps),
+        *_person_paint(person, appearance, lit.lamps),
     )
 
     depth = raster.depth
-    down = 0.35 * np.array([0, -1.0, 0]) + 0.65 * (head.T @ [0, -1.0, 0])
-    for sheet in (appearance.hair, appearance.hat):
-        if sheet is not None:
-            _draw_sheet(
-                image, depth, sheet, person, body, frame, down, draw, view, lamps, arriving, scene
-            )
-    facing = (rows < person.n_face) & (normals @ view > 0.5)
-    face_light = light[facing].mean(0) if facing.any() else arriving.sum(0) / 4
+    for sheet, mesh in sheets:
+        _draw_sheet(image, depth, sheet, mesh, frame, draw, lit)
+    facing = (rows < person.n_face) & (normals @ lit.view > 0.5)
+    face_light = light[facing].mean(0) if facing.any() else lit.arriving.sum(1)[:3] / 4
     if appearance.glasses is not None:
         draw_glasses(image, depth, appearance.glasses, frame, camera, supersample, face_light)
     if scene.occluder is not None:
         marks = (camera.project(frame.marks) + 0.5) * supersample - 0.5
         box = np.concatenate([marks.min(0), marks.max(0)])
-        draw_occluder(image, box, appearance.skin, face_light, scene.occluder)
+        draw_occluder(image, box, appearance.skin, face_light, scene.occluder, marks)
 
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if supersample > 1:
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return develop(image, truth.valid, scene.lens, rng), truth
 
 
 def _torso_rotation(head: np.ndarray, scene: Scene) -> np.ndarray:
     """(3, 3) turn of the torso in model space: shoulders follow the head only in part."""
-    follow = Rotation.from_matrix(head).as_rotvec() * scene.body_follow
+    follow = cv2.Rodrigues(head)[0][:, 0] * scene.body_follow
     follow *= [0.5, 1.0, 0.5]  # they nod and lean even less
-    turn = Rotation.from_euler("y", scene.body_turn, degrees=True)
-    return head.T @ (turn * Rotation.from_rotvec(follow)).as_matrix()
+    turn = cv2.Rodrigues(np.array([0.0, np.radians(scene.body_turn), 0.0]))[0]
+    return head.T @ turn @ cv2.Rodrigues(follow)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class _Lighting:
+    """A scene's light as this head sees it: model space, float32.
+
+    Attributes
+    ----------
+    light : the scene's.
+    view : (3,) unit vector to the camera.
+    lamps : (K, 3) unit vectors.
+    directions : (3, D) unit vectors from which light comes.
+    arriving : (6, D) what comes from there: all but the first lamp, then the first lamp.
+    """
+
+    light: Light
+    view: np.ndarray
+    lamps: np.ndarray
+    directions: np.ndarray
+    arriving: np.ndarray
+
+
+def _lighting(person: Anatomy, light: Light, head: np.ndarray, view: np.ndarray) -> _Lighting:
+    rest, key = radiance(light, person.directions @ head.T)
+    return _Lighting(
+        light,
+        np.asarray(view, np.float32),
+        (light.directions @ head).astype(np.float32),
+        np.ascontiguousarray(person.directions.T),
+        np.ascontiguousarray(np.concatenate([rest, key], axis=1).T),
+    )
+
+
+def _cast_shadow(
+    points: np.ndarray,
+    sheets: list[tuple[Sheet, SheetMesh]],
+    lamp: np.ndarray,
+    sharpness: float,
+    frame: HeadFrame,
+) -> np.ndarray:
+    """(N,) share of the first lamp's light that hair and hats let through to (N, 3) points."""
+    share = np.ones(len(points), np.float32)
+    helper = np.array([0.0, 1.0, 0.0]) if abs(lamp[1]) < 0.9 else np.array([1.0, 0, 0])
+    right = np.cross(helper, lamp)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, -np.cross(lamp, right), -lamp], 1).astype(np.float32)
+    scale = SHADOW_SIDE / (2.4 * frame.width)  # head, hair and brim
+    origin = (frame.center @ axes).astype(np.float32)
+    seen = (points @ axes - origin) * scale + np.float32(SHADOW_SIDE / 2)
+    for sheet, mesh in sheets:
+        dense = mesh.triangles[(mesh.margin[mesh.triangles] > 0).all(axis=1)]
+        placed = (mesh.vertices @ axes - origin) * scale + np.float32(SHADOW_SIDE / 2)
+        shadow = rasterize(
+            placed[:, :2], placed[:, 2], dense, SHADOW_SIDE, SHADOW_SIDE, cull_back=False
+        )
+        # Hair lies on the skin: only what stands off it throws a shadow.
+        standoff = np.float32(0.05 * frame.width * scale)
+        shadow = share_lit(seen[:, :2], seen[:, 2], shadow.depth, standoff)
+        # A wide lamp's shadow is faint.
+        strength = sharpness / (sharpness + 12) * (0.75 if sheet.window is None else 1.0)
+        share *= 1 - np.float32(strength) * (1 - shadow)
+    return share
 
 
 def _person_attributes(
     person: Anatomy,
     rows: np.ndarray,
     appearance: Appearance,
-    scene: Scene,
+    lit: _Lighting,
     normals: np.ndarray,
-    view: np.ndarray,
-    lamps: np.ndarray,
-    arriving: np.ndarray,
+    shadow: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Vertex attributes for `paint_person`, (n_total, 21), and the light alone, (len(rows), 3).
+    """Vertex attributes for `paint_person`, (n_total, 10), and the light alone, (len(rows), 3).
 
-    Only the vertices `rows` are filled in; `normals` are theirs.
+    Only the vertices `rows` are filled in; `normals` and `shadow` are theirs.
     """
     face = rows[rows < person.n_face]  # they come first
     n = len(face)
-    places = person.coordinates[rows]
-    blotches = noise_at(places[:n], 18.0, appearance.noise, 2)
+    places = person.coordinates[face]
+    blotches = noise_at(places, 18.0, appearance.noise, 2)
     skin = skin_reflectance(appearance, person.regions[face], blotches)
     if appearance.freckles:
-        spots = noise_at(places[:n], 3.0, appearance.noise + 5)
+        spots = noise_at(places, 3.0, appearance.noise + 5)
         skin *= 1 - appearance.freckles * np.clip(spots * 3 - 0.6, 0, 1)[:, None]
     if appearance.wrinkles:
-        stretched = places[:n] * np.float32([0.4, 1, 1])
+        stretched = places * np.float32([0.4, 1, 1])
         bend = [noise_at(stretched, 3.5, appearance.noise + k) for k in (3, 4)]
         normals = normals.copy()
         normals[:n, 1:] += appearance.wrinkles * np.stack(bend, 1)
         normals[:n] /= np.linalg.norm(normals[:n], axis=1, keepdims=True)
-    visible = person.visibility[rows]
-    light = irradiance(normals, visible, person.directions, arriving)
+    light = irradiance(normals, person.visibility, rows, lit.directions, lit.arriving)
     cover = np.full(len(rows), -99.0, np.float32)
     if appearance.scalp_cover > 0:
         edge = edge_height(appearance.scalp_edge, person.scalp_angle[rows])
-        cover = (person.scalp_height[rows] - edge) * person.face_width
-        if appearance.hair is not None:  # hair shades the skin beside it
-            light = light * (1 - 0.4 * np.exp(np.minimum(cover, 0) / 10))[:, None]
-    shine = highlights(normals, view, scene.light, lamps, appearance.gloss_power)
-    openness = person.openness[rows, None]
-
-    filled = np.zeros((len(rows), N_ATTRIBUTES), np.float32)
-    filled[:n, 0:3] = skin
-    filled[n:, 0:3] = appearance.skin
-    filled[:, 3:6] = light
-    filled[:, 6:9] = appearance.gloss * shine * openness
-    filled[:, 9:12] = places
-    filled[:, 12] = cover
-    filled[:n, 13:21] = person.details[face]
-    filled[n:, 20] = 99.0  # mm: no brow there
+        cover[:] = (person.scalp_height[rows] - edge) * person.face_width
     attributes = np.empty((person.n_total, N_ATTRIBUTES), np.float32)
-    attributes[rows] = filled
+    light = fill_attributes(
+        attributes,
+        rows,
+        skin,
+        appearance.skin.astype(np.float32),
+        light,
+        shadow,
+        highlights(normals, lit.view, lit.light, lit.lamps, appearance.gloss_power),
+        np.float32(appearance.gloss) * person.openness,
+        cover,
+        np.float32(0.4 if appearance.hair is not None else 0.0),
+    )
     return attributes, light
 
 
@@ -238,6 +309,7 @@ def _person_paint(person: Anatomy, appearance: Appearance, lamps: np.ndarray) ->
     jacket = clothes.jacket if clothes.jacket is not None else clothes.shirt
     tie = clothes.tie if clothes.tie is not None else clothes.shirt
     origin = person.torso_origin
+    period, strength, turn = clothes.pattern
     values = (
         a.noise,
         a.lips,
@@ -262,45 +334,54 @@ def _person_paint(person: Anatomy, appearance: Appearance, lamps: np.ndarray) ->
             *clothes.neckline,
             float(clothes.jacket is not None),
             float(clothes.tie is not None),
-            0.0,
             origin[2],
-            *clothes.pattern,
+            6.28 / period * np.cos(turn),
+            6.28 / period * np.sin(turn),
+            strength,
         ),
     )
-    return tuple(np.asarray(v, np.float32) if np.ndim(v) else float(v) for v in values)
+    return tuple(_as_tuple(value) for value in values)
+
+
+def _as_tuple(value):
+    """A number, a vector or a matrix as float, tuple or tuple of tuples."""
+    plain = np.asarray(value, float).tolist()
+    if np.ndim(value) == 2:
+        return tuple(map(tuple, plain))
+    return tuple(plain) if np.ndim(value) else plain
 
 
 def _draw_sheet(
-    image,
-    depth,
+    image: np.ndarray,
+    depth: np.ndarray,
     sheet: Sheet,
-    person: Anatomy,
-    body: np.ndarray,
+    mesh: SheetMesh,
     frame: HeadFrame,
-    down: np.ndarray,
-    draw,
-    view,
-    lamps,
-    arriving,
-    scene: Scene,
+    draw: Callable[..., list[Raster]],
+    lit: _Lighting,
 ) -> None:
     """Lay hair or a hat over the picture, in place."""
-    mesh = build_sheet(sheet, person, body, frame, down)
     if not len(mesh.triangles):
         return
     normals = vertex_normals(mesh.vertices, mesh.triangles)
-    light = 0.8 * irradiance(normals, None, person.directions, arriving)
+    nothing = np.zeros((0, lit.directions.shape[1]), np.float32)
+    rows = np.zeros(0, np.int64)
+    light = irradiance(normals, nothing, rows, lit.directions, lit.arriving)
+    light = np.float32(0.8) * (light[:, :3] + light[:, 3:])
+    margin = mesh.margin
+    if sheet.raggedness > 0.2:  # hair thins out at its outline
+        facing = np.abs(normals @ lit.view)
+        margin = np.minimum(margin, np.float32(0.3 * frame.width) * (facing - np.float32(0.2)))
     shine = np.zeros_like(light)
     if sheet.gloss > 0.01:
         # Kajiya-Kay: strands shine where the half vector is square to them.
-        for toward, color in zip(lamps, scene.light.colors, strict=True):
-            half = toward + view
+        for toward, color in zip(lit.lamps, lit.light.colors.astype(np.float32), strict=True):
+            half = toward + lit.view
             half = half / max(np.linalg.norm(half), 1e-6)
-            sine = np.sqrt(np.clip(1 - (mesh.along @ half) ** 2, 0, 1))
-            lit = np.clip(normals @ toward * 2, 0, 1)
-            shine += (
-                (sheet.gloss * lit * sine**30)[:, None] * color * (0.3 * sheet.color.max() + 0.08)
-            )
+            sine = np.clip(1 - (mesh.along @ half) ** 2, 0, 1)
+            bright = np.clip(normals @ toward * 2, 0, 1) * sine**15
+            gain = np.float32(sheet.gloss * (0.3 * sheet.color.max() + 0.08))
+            shine += bright[:, None] * (gain * color)
     colors = np.stack([sheet.color, sheet.second]).astype(np.float32)
     edge = (0.05 * frame.width * sheet.softness + 0.5, 0.1 * frame.width * sheet.raggedness)
     # The far side's inner surface first: it shows through gaps and beside the neck.
@@ -314,10 +395,10 @@ def _draw_sheet(
             raster.barycentric,
             raster.depth,
             triangles,
-            mesh.margin,
+            margin,
             mesh.strand,
-            (level * light).astype(np.float32),
-            (level * shine).astype(np.float32),
+            np.float32(level) * light,
+            np.float32(level) * shine,
             LATTICE,
             colors,
             sheet.contrast,

@@ -14,10 +14,14 @@ from tqdm import tqdm
 
 from p2f_lib.camera import PerspectiveCamera
 from p2f_lib.errors import P2FError
-from p2f_lib.ground_truth import CameraDistribution, sample_camera, sample_coefficients
+from p2f_lib.ground_truth import CameraDistribution, SampleBatch, ibug68, place_camera
 from p2f_lib.morphable_model import MorphableModel
-from p2f_lib.synthesis.people import sample_appearance
-from p2f_lib.synthesis.photograph import render_photo, sample_scene
+from p2f_lib.synthesis.background import draw_distractor
+from p2f_lib.synthesis.draws import Draw, sample_draw, without
+from p2f_lib.synthesis.lens import develop
+from p2f_lib.synthesis.photograph import render_photo
+
+NO_FACE_SHARE = 0.05  # of the samples: a network that never saw such a picture grows faces anywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,8 @@ class Sample:
     shape, expression : coefficients.
     camera : model space to the picture.
     landmarks : (68, 2) float32, pixels.
+    is_face : False for a picture of other things. Its planes are 0; coefficients, camera and
+        landmarks are those of the face that might be there.
     """
 
     image: np.ndarray
@@ -42,24 +48,35 @@ class Sample:
     expression: np.ndarray
     camera: PerspectiveCamera
     landmarks: np.ndarray
+    is_face: bool = True
 
 
-@dataclass(frozen=True, eq=False)
-class SampleBatch:
-    """Many samples, stacked.
+def render_draw(model: MorphableModel, draw: Draw, size: int = 112, supersample: int = 2) -> Sample:
+    """The sample that a draw describes, in a square picture."""
+    vertices = model.vertices(draw.shape, draw.expression)
+    marks = ibug68(model, vertices)
+    camera = place_camera(draw.view, marks, size)
+    noise = np.random.default_rng(draw.noise)
+    if draw.is_face:
+        image, truth = render_photo(
+            model, vertices, camera, draw.appearance, draw.scene, size, size, noise, supersample
+        )
+        planes = truth.pncc, truth.offsets, truth.valid
+    else:
+        image = _photograph_things(draw, size, noise)
+        planes = (
+            *(np.zeros((size, size, 3), np.float32) for _ in range(2)),
+            np.zeros((size, size), bool),
+        )
+    landmarks = camera.project(marks).astype(np.float32)
+    return Sample(image, *planes, draw.shape, draw.expression, camera, landmarks, draw.is_face)
 
-    Attributes
-    ----------
-    images : (N, H, W, 3) uint8.
-    planes : (N, H, W, 6) float16, mm: PNCC, then offsets.
-    valid : (N, H, W) bool.
-    landmarks : (N, 68, 2) float32, pixels, iBUG-68.
-    """
 
-    images: np.ndarray
-    planes: np.ndarray
-    valid: np.ndarray
-    landmarks: np.ndarray
+def _photograph_things(draw: Draw, size: int, noise: np.random.Generator) -> np.ndarray:
+    """(size, size, 3) uint8: things without a face, before the same lens."""
+    things = draw_distractor(np.random.default_rng(draw.things), size, size)
+    light = cv2.pow(np.float32(things), 2.2) * np.float32(draw.scene.backlight)
+    return develop(light, np.zeros((size, size), bool), draw.scene.lens, noise)
 
 
 def render_sample(
@@ -70,6 +87,7 @@ def render_sample(
     supersample: int = 2,
     camera_distribution: CameraDistribution | None = None,
     shape: np.ndarray | None = None,
+    no_face_share: float = 0.0,
 ) -> Sample:
     """Sample `index` of the endless set `seed`.
 
@@ -79,20 +97,11 @@ def render_sample(
     supersample : see `render_photo`.
     camera_distribution : how faces are seen; None for the default.
     shape : (Ks,) of a given person; None for a random one.
+    no_face_share : probability that the picture shows other things than a face. It changes nothing
+        about the samples that do.
     """
-    rng = np.random.default_rng([seed, index])
-    random_shape, expression = sample_coefficients(model, rng)
-    shape = random_shape if shape is None else shape
-    vertices = model.vertices(shape, expression)
-    camera = sample_camera(model, vertices, size, rng, camera_distribution)
-    appearance, scene = sample_appearance(rng), sample_scene(rng)
-    image, truth = render_photo(
-        model, vertices, camera, appearance, scene, size, size, rng, supersample
-    )
-    landmarks = camera.project(vertices[model.landmarks["ibug68"]]).astype(np.float32)
-    return Sample(
-        image, truth.pncc, truth.offsets, truth.valid, shape, expression, camera, landmarks
-    )
+    draw = sample_draw(model, seed, index, camera_distribution, shape, no_face_share)
+    return render_draw(model, draw, size, supersample)
 
 
 def render_samples(
@@ -102,6 +111,8 @@ def render_samples(
     size: int = 112,
     supersample: int = 2,
     camera_distribution: CameraDistribution | None = None,
+    no_face_share: float = NO_FACE_SHARE,
+    leave_out: str | None = None,
     processes: int | None = None,
     progress: bool = True,
 ) -> SampleBatch:
@@ -110,11 +121,14 @@ def render_samples(
     Parameters
     ----------
     indices : which samples of the set `seed`.
+    size, supersample, camera_distribution, no_face_share : as of `render_sample`, except that a
+        training set shows some pictures without a face.
+    leave_out : one of `p2f_lib.synthesis.draws.INGREDIENTS`, for an ablation.
     processes : worker processes; None for one a core, 1 to stay in this one.
 
     Raises
     ------
-    P2FError : negative number of processes.
+    P2FError : no process at all, an unknown ingredient.
     """
     indices = [int(index) for index in indices]
     if processes is None:
@@ -122,25 +136,29 @@ def render_samples(
     if processes < 1:
         raise P2FError(f"Rendering needs at least one process, got {processes}.")
     count = len(indices)
-    batch = SampleBatch(
-        np.empty((count, size, size, 3), np.uint8),
-        np.empty((count, size, size, 6), np.float16),
-        np.empty((count, size, size), bool),
-        np.empty((count, 68, 2), np.float32),
-    )
-    arguments = (model, seed, size, supersample, camera_distribution)
+    images = np.empty((count, size, size, 3), np.uint8)
+    known = []  # everything else is small
+    arguments = (model, seed, size, supersample, camera_distribution, no_face_share, leave_out)
     bar = tqdm(total=count, desc="photographs", unit="photo", disable=not progress)
     with bar:
-        for row, arrays in enumerate(_rendered(arguments, indices, min(processes, max(count, 1)))):
-            batch.images[row], batch.planes[row], batch.valid[row], batch.landmarks[row] = arrays
+        for image, facts in _rendered(arguments, indices, min(processes, max(count, 1))):
+            images[len(known)] = image
+            known.append(facts)
             bar.update()
-    return batch
+    return SampleBatch(
+        images,
+        np.array([facts[0] for facts in known], np.float32).reshape(count, model.n_shape),
+        np.array([facts[1] for facts in known], np.float32).reshape(count, model.n_expression),
+        tuple(facts[2] for facts in known),
+        np.array([facts[3] for facts in known], np.float32).reshape(count, 68, 2),
+        np.array([facts[4] for facts in known], bool),
+    )
 
 
 def _rendered(arguments, indices, processes):
-    """The samples' arrays, in order."""
+    """What is kept of the samples, in order."""
     if processes == 1:
-        yield from (_arrays(arguments, index) for index in indices)
+        yield from (_kept(arguments, index) for index in indices)
         return
     # Spawned, not forked: forking a process with numba or torch threads may hang.
     context = multiprocessing.get_context("spawn")
@@ -176,11 +194,13 @@ def _start_worker(*arguments):
 
 
 def _work(index):
-    return _arrays(_worker_arguments, index)
+    return _kept(_worker_arguments, index)
 
 
-def _arrays(arguments, index):
-    model, seed, size, supersample, camera_distribution = arguments
-    sample = render_sample(model, seed, index, size, supersample, camera_distribution)
-    planes = np.concatenate([sample.pncc, sample.offsets], axis=2).astype(np.float16)
-    return sample.image, planes, sample.valid, sample.landmarks
+def _kept(arguments, index):
+    """The image and the other columns of `SampleBatch`."""
+    model, seed, size, supersample, distribution, no_face_share, left_out = arguments
+    draw = sample_draw(model, seed, index, distribution, no_face_share=no_face_share)
+    draw = draw if left_out is None else without(draw, left_out)
+    s = render_draw(model, draw, size, supersample)
+    return s.image, (s.shape, s.expression, s.camera, s.landmarks, s.is_face)

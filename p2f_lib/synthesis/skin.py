@@ -1,4 +1,4 @@
-"""Colours of people: skin by melanin and blood, hair, eyes."""
+"""Colours: of people (skin by melanin and blood, hair, eyes) and of things."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ SKIN_ANCHORS = (
               [62, 40, 31]])
     / 255
 )  # fmt: skip
+SKIN_LOG = 2.2 * np.log(SKIN_ANCHORS)  # of linear reflectance
+THIRDS = np.array([0.0, 2.09, 4.19])  # of the circle of hues
 HAIR_COLORS = {  # linear reflectance
     "black": (0.010, 0.009, 0.009),
     "dark brown": (0.030, 0.018, 0.012),
@@ -21,6 +23,7 @@ HAIR_COLORS = {  # linear reflectance
     "grey": (0.28, 0.27, 0.26),
     "white": (0.70, 0.69, 0.67),
 }
+HAIR_COLORS = {name: np.array(color) for name, color in HAIR_COLORS.items()}
 IRIS_COLORS = np.array(
     [[0.030, 0.015, 0.008], [0.07, 0.035, 0.015], [0.13, 0.08, 0.03], [0.11, 0.12, 0.06],
      [0.12, 0.19, 0.27], [0.20, 0.24, 0.26]]
@@ -32,6 +35,28 @@ def to_linear(display: np.ndarray) -> np.ndarray:
     return np.power(display, 2.2)
 
 
+def pick(rng: np.random.Generator, shares: dict) -> object:
+    """A key of `shares`, each as likely as its value says: `Generator.choice`, but fast."""
+    chosen, left = None, rng.random() * sum(shares.values())
+    for chosen, share in shares.items():  # noqa: B007
+        left -= share
+        if left < 0:
+            break
+    return chosen
+
+
+def tint(hue: float) -> np.ndarray:
+    """(3,) in [-1, 1]: how a hue (radians; 0 is red) shifts the three channels."""
+    return np.cos(hue + THIRDS)
+
+
+def random_color(rng: np.random.Generator, saturation: float = 0.6) -> np.ndarray:
+    """(3,) display colour in [0, 1], often muted."""
+    chroma = rng.beta(1.0, 2.0) * saturation
+    color = rng.beta(1.2, 1.2) * (1 + chroma * tint(rng.uniform(0, 2 * np.pi)))
+    return np.minimum(np.maximum(color, 0.01), 1).astype(np.float32)
+
+
 def skin_albedo(tone: float, blood: float) -> np.ndarray:
     """(3,) linear reflectance of skin.
 
@@ -40,9 +65,9 @@ def skin_albedo(tone: float, blood: float) -> np.ndarray:
     tone : melanin, 0 fair to 1 dark.
     blood : haemoglobin, about -1 pale to 1 ruddy; absorbs green most.
     """
-    x = np.linspace(0, 1, len(SKIN_ANCHORS))
-    log = np.log(to_linear(SKIN_ANCHORS))
-    melanin = np.array([np.interp(tone, x, log[:, k]) for k in range(3)])
+    place = min(max(tone, 0.0), 1.0) * (len(SKIN_LOG) - 1)
+    low = min(int(place), len(SKIN_LOG) - 2)
+    melanin = SKIN_LOG[low] + (place - low) * (SKIN_LOG[low + 1] - SKIN_LOG[low])
     return np.exp(melanin + blood * np.array([0.05, -0.16, -0.12]))
 
 

@@ -1,0 +1,83 @@
+"""An endless stream of synthetic samples, for sets that no memory holds.
+
+Apart from the training, so that worker processes import little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from p2f_lib.errors import P2FError
+from p2f_lib.ground_truth import SampleBatch
+from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.synthesis import NO_FACE_SHARE, render_samples
+
+
+class SampleStream(IterableDataset):
+    """Freshly rendered samples without end, a whole batch at a time.
+
+    Sample i depends on (seed, i) alone, and batch b of epoch e holds the samples from
+    ``start + (e * batches + b) * batch_size`` on, whatever the number of workers: worker w of W
+    makes the batches w, w + W, ..., and `DataLoader`, which needs ``batch_size=None``, fetches them
+    in turn.
+
+    Parameters
+    ----------
+    model : MorphableModel
+    seed : int
+    batch_size, batches : int
+        Samples of a batch, and batches of an epoch, after which iteration ends.
+    size, supersample : int
+        As of `render_samples`.
+    start : int
+        The first sample: where an earlier stream ended, or beyond the held-out ones.
+    no_face_share : float
+        As of `render_samples`.
+    """
+
+    def __init__(
+        self,
+        model: MorphableModel,
+        seed: int,
+        batch_size: int,
+        batches: int,
+        size: int,
+        supersample: int,
+        start: int = 0,
+        no_face_share: float = NO_FACE_SHARE,
+    ) -> None:
+        if min(batch_size, batches) < 1 or start < 0:
+            raise P2FError(
+                "A stream of samples needs at least one batch of one sample, and a start from 0 "
+                f"on; got {batches} batches of {batch_size} from {start}."
+            )
+        self.model, self.seed, self.start = model, seed, start
+        self.batch_size, self.batches = batch_size, batches
+        self.options = {
+            "size": size,
+            "supersample": supersample,
+            "no_face_share": no_face_share,
+            "processes": 1,
+            "progress": False,
+        }
+        # Shared, because workers that live on see only their own copy of everything else.
+        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to another epoch from the next iteration on."""
+        self.epoch[0] = epoch
+
+    def __iter__(self) -> Iterator[SampleBatch]:
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        epoch = int(self.epoch[0])
+        for batch in range(first, self.batches, step):
+            start = self.start + (epoch * self.batches + batch) * self.batch_size
+            indices = range(start, start + self.batch_size)
+            yield render_samples(self.model, self.seed, indices, **self.options)
