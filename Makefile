@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench lab paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ notebooks: weights  ## execute the notebooks at smoke scale and store their outp
 
 bench: weights  ## time the library against its references into reports/benchmarks.csv
 	@python -m benchmarks
+
+ablation: weights  ## train without one ingredient of the photographs at a time (half an hour)
+	@p2f ablation
 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab

@@ -10,6 +10,7 @@ from benchmarks import Row, median_ms
 from benchmarks.blending import random_model
 from p2f_lib.camera import AffineCamera
 from p2f_lib.ground_truth import render_vertices
+from p2f_lib.memory import keep_freed_memory
 from p2f_lib.rasterizer import interpolate, rasterize
 from p2f_lib.rasterizer_torch import interpolate_batch, rasterize_batch
 from tests.toy import egg
@@ -57,6 +58,7 @@ def _targets() -> Row:
         for vertices in model.vertices(shape[some], expression[some]):
             render_vertices(model, vertices, camera, SIZE, SIZE)
 
+    keep_freed_memory()  # as `w300lp.render_targets` does
     with ThreadPoolExecutor(2) as pool:
         batches = range(0, TARGETS, BATCH)
         seconds = median_ms(lambda: list(pool.map(render, batches)), 3) / 1000

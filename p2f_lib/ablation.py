@@ -7,6 +7,7 @@ same synthetic people *with* all ingredients, and on annotated photographs where
 from __future__ import annotations
 
 import csv
+import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -49,9 +50,9 @@ class Budget:
     canvas, supersample : of the pictures.
     """
 
-    n_train: int = 3000
-    n_test: int = 256
-    epochs: int = 8
+    n_train: int = 2500
+    n_test: int = 192
+    epochs: int = 6
     canvas: int = 112
     supersample: int = 2
 
@@ -104,6 +105,7 @@ def run_one(
     """
     if left_out not in RUNS:
         raise P2FError(f"There is no run {left_out!r}; there are {', '.join(RUNS)}.")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it says its name at each start
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model = MorphableModel.load(face_model)
@@ -171,7 +173,8 @@ def run_all(
         }
         for future in as_completed(futures):
             outcomes[futures[future]] = future.result()
-            bar.set_postfix_str(futures[future][0])
+            name, photos_error = futures[future][0], outcomes[futures[future]].photos
+            bar.set_postfix_str(f"without {name}: {photos_error:.2f} %")
             bar.update()
     return [outcomes[key] for key in plan]
 

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import matplotlib
 import numpy as np
 from IPython.display import Image
@@ -18,10 +19,11 @@ from scipy.sparse.csgraph import connected_components
 
 from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
 from p2f_lib.evaluation import cumulative_error
-from p2f_lib.morphable_model import edges_of
+from p2f_lib.morphable_model import edges_of, vertex_normals
 from p2f_lib.rasterizer import interpolate, rasterize
 
 if TYPE_CHECKING:
+    from p2f_lib.ablation import Outcome
     from p2f_lib.evaluation import Statistics
     from p2f_lib.morphable_model import MorphableModel
     from p2f_lib.reconstruction import Face
@@ -102,16 +104,6 @@ def shaded(
     mask = raster.triangle_id >= 0
     image = np.clip((0.25 + 0.75 * planes)[..., None] * np.asarray(color), 0, 1)
     return np.where(mask[..., None], image, 1.0), mask
-
-
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """(V, 3) unit normals, the area-weighted mean of the triangles' around each vertex."""
-    corners = vertices[triangles]
-    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.zeros(vertices.shape, np.float64)
-    for corner in range(3):
-        np.add.at(normals, triangles[:, corner], faces)
-    return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
 
 
 # ---------------------------------------------------------------- face model and ground truth
@@ -217,15 +209,69 @@ def landmark_map(model: MorphableModel, markup: str) -> Figure:
     return figure
 
 
-def samples(images: np.ndarray, planes: np.ndarray, valid: np.ndarray) -> Figure:
-    """Rows of photograph, PNCC and offsets for (N, H, W, ...) rendered samples."""
-    figure, axes = _grid(3, len(images), 1.2)
-    for column, (image, plane, mask) in enumerate(zip(images, planes, valid, strict=True)):
-        axes[0, column].imshow(image)
-        axes[1, column].imshow(pncc_colors(plane[..., :3].astype(np.float32), mask))
-        axes[2, column].imshow(offset_colors(plane[..., 3:].astype(np.float32), mask))
-    for row, title in enumerate(("photograph", "PNCC", "offsets")):
-        axes[row, 0].set_title(title, fontsize=8, loc="left")
+def contact_sheet(
+    images: np.ndarray, planes: np.ndarray, valid: np.ndarray, columns: int = 8, side: int = 72
+) -> np.ndarray:
+    """Samples as a picture: each cell a photograph with its PNCC and its offsets.
+
+    Parameters
+    ----------
+    images : (N, H, W, 3) uint8.
+    planes : (N, H, W, 6) mm, PNCC and offsets.
+    valid : (N, H, W) bool.
+    columns : cells a row.
+    side : pixels of each of a cell's three pictures.
+
+    Returns
+    -------
+    (H', W', 3) uint8.
+    """
+    cells = []
+    for image, plane, mask in zip(images, planes, valid, strict=True):
+        parts = [
+            image,
+            np.uint8(255 * pncc_colors(plane[..., :3], mask)),
+            np.uint8(255 * offset_colors(plane[..., 3:], mask)),
+        ]
+        scaled = [cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA) for part in parts]
+        cells.append(np.pad(np.hstack(scaled), ((2, 2), (3, 3), (0, 0)), constant_values=255))
+    cells += [np.full_like(cells[0], 255)] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[k : k + columns]) for k in range(0, len(cells), columns)])
+
+
+def picture(image: np.ndarray, quality: int = 80) -> Image:
+    """A (H, W, 3) uint8 picture as a JPEG to end a notebook's cell with."""
+    turned = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    coded = cv2.imencode(".jpg", turned, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return Image(coded.tobytes(), format="jpeg")
+
+
+def ablation(outcomes: Sequence[Outcome]) -> Figure:
+    """What leaving out each ingredient costs, on photographs where they were measured.
+
+    The band is the range of the runs that leave out nothing, which differ by their seed only.
+    """
+    whole = [outcome for outcome in outcomes if outcome.left_out == "nothing"]
+    others = [outcome for outcome in outcomes if outcome.left_out != "nothing"]
+    measured = all(np.isfinite(outcome.photos) for outcome in outcomes)
+    kinds = [("synthetic", "synthetic people, 68 points, % of the box")]
+    if measured:
+        kinds.insert(0, ("photos", "photographs, 51 inner points, % of the eyes' distance"))
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(4.6 * len(kinds), 0.24 * len(others) + 0.9), squeeze=False,
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    plt.close(figure)
+    order = sorted(others, key=lambda outcome: getattr(outcome, kinds[0][0]))
+    for axis, (field, title) in zip(axes[0], kinds, strict=True):
+        values = [getattr(outcome, field) for outcome in order]
+        reference = [getattr(outcome, field) for outcome in whole]
+        axis.barh([f"without {o.left_out}" for o in order], values, color="#6b8fb5", height=0.7)
+        axis.axvspan(min(reference), max(reference), color="#d1495b", alpha=0.35, zorder=3)
+        axis.set_xlim(0.8 * min(values + reference), 1.02 * max(values + reference))
+        axis.set_title(title, fontsize=8, loc="left")
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 

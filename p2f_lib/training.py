@@ -19,6 +19,7 @@ from p2f_lib.datasets.jitter import CENTRED, Jitter, jitter_batch
 from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
+from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.unet import NetworkConfig, UNet, normalise_images
 
@@ -289,6 +290,7 @@ def train(
     """
     dataset = Canvases(samples) if isinstance(samples, SampleBatch) else samples
     loader = _loader(dataset, training, workers)
+    keep_freed_memory()  # every step needs the same amount again
     module = Pix2FaceModule(model, network, training, jitter, loader, heldout)
     recipe = {
         "network": asdict(network),

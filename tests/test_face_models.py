@@ -27,6 +27,7 @@ from p2f_lib.face_models import (
     SOURCES,
     build_face_model,
     common,
+    ensure_landmarks,
     lsfm,
     surrey,
 )
@@ -35,6 +36,7 @@ from p2f_lib.face_models.register import transfer_landmarks
 from p2f_lib.morphable_model import MorphableModel
 from tests import face_model_files as files
 from tests.face_model_files import Truth
+from tests.toy import toy_model
 
 
 @pytest.fixture(scope="module")
@@ -827,3 +829,12 @@ def test_landmarks_need_a_source_and_a_face(open_model, tmp_path, truth):
     tiny = build_face_model("basel2009", path=files.write_basel2009(tmp_path, truth))
     with pytest.raises(P2FError, match="don't meet"):
         transfer_landmarks(open_model, dataclasses.replace(tiny, mean=tiny.mean * 0.2))
+
+
+def test_models_without_lists_get_landmarks_and_keep_their_own():
+    source = toy_model()
+    bare = dataclasses.replace(source, landmarks={"ibug68": source.landmarks["ibug68"] + 1})
+    found = ensure_landmarks(bare, source).landmarks
+    np.testing.assert_array_equal(found["ibug68"], bare.landmarks["ibug68"])
+    assert len(found["menpo84"]) == 84
+    assert ensure_landmarks(source, None) is source

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from plotly import graph_objects
 
 from p2f_lib import evaluation, figures, reconstruction
+from p2f_lib.ablation import Outcome
+from p2f_lib.morphable_model import vertex_normals
 from p2f_lib.reconstruction import Reconstructor
 from tests.oracle import STUB_UNET, Scene
 from tests.toy import egg, toy_model
@@ -50,10 +52,11 @@ def errors_and_statistics():
 MAKE = {
     "face_model": lambda m, s, f: figures.face_model(m, modes=2, people=[m.mean] * 6),
     "landmark_map": lambda m, s, f: figures.landmark_map(m, "ibug68"),
-    "samples": lambda m, s, f: figures.samples(
-        np.stack([f.image] * 2),
-        np.stack([np.concatenate([f.pncc, f.offsets], -1)] * 2).astype(np.float16),
-        np.stack([f.valid] * 2),
+    "ablation": lambda m, s, f: figures.ablation(
+        [
+            Outcome(name, seed, 5 + k, 6.0, 0.8, 0.9, 8 + k, 9.0)
+            for k, (name, seed) in enumerate([("nothing", 0), ("nothing", 1), ("hair", 0)])
+        ]
     ),
     "figure1": lambda m, s, f: figures.figure1([s.photo] * 2, [f] * 2),
     "figure2": lambda m, s, f: figures.figure2([s.photo], [f], [f.landmarks()]),
@@ -150,8 +153,8 @@ def sphere(n: int = 3000, radius: float = 80.0) -> tuple[np.ndarray, np.ndarray]
 
 def test_normals_of_a_sphere_point_outwards():
     vertices, triangles = sphere()
-    normals = figures.vertex_normals(vertices, triangles)
-    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1)
+    normals = vertex_normals(vertices, triangles)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, rtol=1e-5)
     assert np.einsum("vi,vi->v", normals, vertices / 80).min() > 0.99
 
 
@@ -333,3 +336,22 @@ def test_figure7_draws_cumulative_errors(made):
             assert line.get_label().startswith(name)
             assert f"mean {100 * stats.mean:.2f} %" in line.get_label()
             assert f"AUC {stats.auc:.3f}" in line.get_label()
+
+
+def test_contact_sheet_has_a_cell_a_sample():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 30, 30, 3), dtype=np.uint8)
+    valid = np.zeros((5, 30, 30), bool)
+    valid[:, 10:20, 10:20] = True
+    planes = np.where(valid[..., None], np.float32(40), np.float32(0)).repeat(6, axis=-1)
+    sheet = figures.contact_sheet(images, planes, valid, columns=2, side=30)
+    assert sheet.shape == (3 * 34, 2 * (3 * 30 + 6), 3)
+    np.testing.assert_array_equal(sheet[2:32, 3:33], images[0])
+    assert (sheet[2:12, 33:93] == 255).all()  # background of both targets
+    assert (sheet[-34:, 96:] == 255).all()  # no sixth sample
+    assert figures.picture(sheet).data[:2] == b"\xff\xd8"
+
+
+def test_ablation_without_photographs_shows_synthetic_people_only():
+    outcomes = [Outcome(n, 0, 5.0, 6.0, 0.8, 0.9, np.nan, np.nan) for n in ("nothing", "hair")]
+    assert len(figures.ablation(outcomes).axes) == 1

@@ -122,8 +122,10 @@ def test_a_brim_shades_the_face_under_a_high_lamp(model):
     lit = photograph._cast_shadow(eyes, [(hat, mesh)], ahead, 60.0, frame)
     assert hidden.mean() < 0.7
     assert lit.mean() > 0.95
-    faint = photograph._cast_shadow(eyes, [(hat, mesh)], above, 2.0, frame)
-    assert faint.mean() > hidden.mean()
+    faint = photograph._cast_shadow(eyes, [(hat, mesh)], above, 8.0, frame)
+    assert hidden.mean() < faint.mean() < 1
+    soft = photograph._cast_shadow(eyes, [(hat, mesh)], above, 2.0, frame)
+    np.testing.assert_array_equal(soft, 1)
     np.testing.assert_array_equal(photograph._cast_shadow(eyes, [], above, 60.0, frame), 1)
 
 

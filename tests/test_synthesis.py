@@ -10,6 +10,7 @@ import pytest
 from p2f_lib.camera import AffineCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import CameraDistribution, place_camera, render_ground_truth, sample_view
+from p2f_lib.morphable_model import vertex_normals
 from p2f_lib.synthesis import (
     NO_FACE_SHARE,
     render_draw,
@@ -29,7 +30,6 @@ from p2f_lib.synthesis.light import (
     irradiance,
     radiance,
     sample_light,
-    vertex_normals,
 )
 from p2f_lib.synthesis.noise import LATTICE, noise_at
 from p2f_lib.synthesis.people import _hair

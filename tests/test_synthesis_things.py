@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from p2f_lib.ground_truth import CameraDistribution, place_camera, sample_view
-from p2f_lib.synthesis import accessories, background
-from p2f_lib.synthesis.accessories import draw_glasses, draw_occluder, draw_relief, hand_capsules
+from p2f_lib.synthesis import background, occluders, relief
 from p2f_lib.synthesis.anatomy import SCALP_AROUND, anatomy
 from p2f_lib.synthesis.background import draw_background, draw_distractor, pictures
+from p2f_lib.synthesis.glasses import draw_glasses
 from p2f_lib.synthesis.hair import (
     EDGE_ANGLES,
     TAIL_AROUND,
@@ -22,7 +22,10 @@ from p2f_lib.synthesis.hair import (
     edge_height,
 )
 from p2f_lib.synthesis.hair import _visible_cells as visible_cells
+from p2f_lib.synthesis.hands import hand_capsules
+from p2f_lib.synthesis.occluders import draw_occluder
 from p2f_lib.synthesis.people import HATS, _glasses, _hair, _hat, sample_appearance
+from p2f_lib.synthesis.relief import draw_relief
 from p2f_lib.synthesis.skin import SKIN_ANCHORS, pick, skin_albedo, to_linear
 from tests.toy import toy_model
 
@@ -330,7 +333,7 @@ def test_glasses_behind_something_or_outside_leave_the_picture_alone(head, camer
 def test_relief_is_that_of_spheres_and_cylinders():
     capsules = np.float32([[8, 9, 5, 1, 20, 15, 3, 2], [6, 20, 4, 0, 6, 20, 4, 0],
                            [15, -3, 6, 0, 16, 30, 2, 0]])  # fmt: skip
-    relief, cover, part = accessories._sculpt(capsules, np.uint8([1, 2, 3]), 0.0, 0.0, 24, 26)
+    height, cover, part = relief._sculpt(capsules, np.uint8([1, 2, 3]), 0.0, 0.0, 24, 26)
     for row in range(24):
         for column in range(26):
             best, seen = 0.0, 0.0
@@ -343,7 +346,7 @@ def test_relief_is_that_of_spheres_and_cylinders():
                 seen = max(seen, min(radius + 0.5 - away, 1.0))
             assert cover[row, column] == pytest.approx(max(seen, 0), abs=2e-3)
             if seen > 0.99:
-                assert relief[row, column] == pytest.approx(best, abs=0.02)
+                assert height[row, column] == pytest.approx(best, abs=0.02)
                 assert part[row, column] > 0
 
 
@@ -390,9 +393,9 @@ def scene_with(marks):
     return image, np.concatenate([large.min(0), large.max(0)]), large
 
 
-@pytest.mark.parametrize("kind", accessories.OCCLUDERS)
+@pytest.mark.parametrize("kind", occluders.OCCLUDERS)
 def test_each_thing_hides_part_of_the_picture(kind, marks, monkeypatch):
-    monkeypatch.setattr(accessories, "OCCLUDERS", {kind: 1.0})
+    monkeypatch.setattr(occluders, "OCCLUDERS", {kind: 1.0})
     blank, box, large = scene_with(marks)
     for seed in range(6):
         image, again = blank.copy(), blank.copy()
@@ -407,18 +410,18 @@ def test_each_thing_hides_part_of_the_picture(kind, marks, monkeypatch):
 
 
 def test_without_landmarks_nothing_is_worn(marks, monkeypatch):
-    monkeypatch.setattr(accessories, "OCCLUDERS", {"mask": 1.0})
+    monkeypatch.setattr(occluders, "OCCLUDERS", {"mask": 1.0})
     blank, box, _ = scene_with(marks)
     image, hand = blank.copy(), blank.copy()
     draw_occluder(image, box, np.full(3, 0.4), WHITE, 1)
-    monkeypatch.setattr(accessories, "OCCLUDERS", {"hand": 1.0})
+    monkeypatch.setattr(occluders, "OCCLUDERS", {"hand": 1.0})
     draw_occluder(hand, box, np.full(3, 0.4), WHITE, 1)
     assert (image != blank).any()
     np.testing.assert_array_equal(image, hand)
 
 
 def test_a_mask_covers_the_mouth_but_not_the_eyes(marks, monkeypatch):
-    monkeypatch.setattr(accessories, "OCCLUDERS", {"mask": 1.0})
+    monkeypatch.setattr(occluders, "OCCLUDERS", {"mask": 1.0})
     blank, box, large = scene_with(marks)
     for seed in range(8):
         image = blank.copy()

@@ -44,6 +44,7 @@ from p2f_lib.ground_truth import (
     render_vertices,
 )
 from p2f_lib.images import read_image
+from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
 
 SUBSETS = tuple(name + flip for name in ("AFW", "HELEN", "IBUG", "LFPW") for flip in ("", "_Flip"))
@@ -162,6 +163,11 @@ class W300LPTable:
 
     def __len__(self) -> int:
         return len(self.stems)
+
+    def take(self, rows: Sequence[int]) -> W300LPTable:
+        """Some of the rows, in the order given; the problems stay."""
+        columns = {name: getattr(self, name)[rows] for name in _COLUMNS if name != "problems"}
+        return W300LPTable(**columns, problems=self.problems)
 
     @property
     def yaw(self) -> np.ndarray:
@@ -356,6 +362,7 @@ def render_targets(
         As `W300LPTable.render`; or another number of crops than of rows.
     """
     check_model(model)
+    keep_freed_memory()
     rows = np.asarray(rows, int)
     if crops is None:
         crops = [Crop(-0.5, -0.5, SIDE, size)] * len(rows)

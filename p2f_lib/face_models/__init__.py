@@ -7,6 +7,7 @@ says where and which.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from p2f_lib.errors import P2FError
@@ -15,6 +16,7 @@ from p2f_lib.face_models.common import ABOUT
 from p2f_lib.face_models.flame import read_flame
 from p2f_lib.face_models.ict import read_ict
 from p2f_lib.face_models.lsfm import read_lsfm, read_lyhm
+from p2f_lib.face_models.register import transfer_landmarks
 from p2f_lib.face_models.surrey import read_surrey
 from p2f_lib.face_models.threeddfa import read_3ddfa
 from p2f_lib.morphable_model import MorphableModel
@@ -31,7 +33,7 @@ READERS = {
 }
 SOURCES = ("anny", *READERS)
 
-__all__ = ["ABOUT", "READERS", "SOURCES", "build_face_model"]
+__all__ = ["ABOUT", "READERS", "SOURCES", "build_face_model", "ensure_landmarks"]
 
 
 def build_face_model(
@@ -67,3 +69,28 @@ def build_face_model(
     if n_shape is None:
         raise P2FError("face_model.n_shape: the open model needs a number of shape modes.")
     return build_anny_model(n_samples, n_shape, seed)
+
+
+MARKUPS = ("ibug68", "menpo84")
+
+
+def ensure_landmarks(model: MorphableModel, source: MorphableModel | None = None) -> MorphableModel:
+    """The model with both mark-ups: its own lists, and where it lacks one, those of the open model.
+
+    Few publishers name landmark vertices. The open model's mean is laid onto the model's
+    (`register.transfer_landmarks`); look at the landmark map before you rely on the result.
+
+    Parameters
+    ----------
+    source : a model with landmarks in place of the open one, which takes a minute to build.
+
+    Raises
+    ------
+    P2FError : the two means don't meet.
+    """
+    if all(markup in model.landmarks for markup in MARKUPS):
+        return model
+    if source is None:
+        source = build_face_model("anny", n_samples=400, n_shape=40).subdivided(1)
+    found = transfer_landmarks(source, model).landmarks
+    return replace(model, landmarks={**found, **model.landmarks})

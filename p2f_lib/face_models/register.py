@@ -16,9 +16,8 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from p2f_lib.errors import P2FError
-from p2f_lib.figures import vertex_normals
 from p2f_lib.landmarks import IBUG68_IN_MENPO84
-from p2f_lib.morphable_model import MorphableModel, edges_of
+from p2f_lib.morphable_model import MorphableModel, edges_of, vertex_normals
 
 REACH = 35.0  # mm from the landmarks: the part of the source that is laid onto the target
 RIGID_ROUNDS, ROUNDS = 12, 30

@@ -34,6 +34,16 @@ TORSO = np.array(
      [-0.52, 1.46, 0.70, 0.00], [-0.95, 1.50, 0.74, 0.04], [-1.60, 1.46, 0.78, 0.06],
      [-2.60, 1.42, 0.80, 0.06]]
 )  # fmt: skip
+_AXIS = np.zeros(len(TORSO))
+_TORSO_SIZES = np.stack([TORSO[:, 1], _AXIS, TORSO[:, 2]], 1)
+_TORSO_PLACES = np.stack([_AXIS, TORSO[:, 0], TORSO[:, 3]], 1)
+_TURNS = 2 * np.pi * np.arange(AROUND) / AROUND
+_CIRCLE = np.stack([np.sin(_TURNS), 0 * _TURNS, np.cos(_TURNS)], 1)
+_SHOULDERS = np.sign(_CIRCLE) * np.abs(_CIRCLE) ** 0.8  # less round than ellipses
+_NECK_STEPS = np.linspace(0, 1, NECK_RINGS)[:, None, None]
+_NECK_BLEND = _NECK_STEPS**2 * (3 - 2 * _NECK_STEPS)
+_NARROW = np.minimum(_NECK_STEPS / 0.35, 1)
+_NECK_CIRCLES = _CIRCLE * (0.75 + 0.25 * _NARROW**2 * (3 - 2 * _NARROW))
 N_DIRECTIONS = 96  # of incoming light
 SCALP_POLAR = np.radians(np.linspace(1, 102, 18))  # rows of directions, from the crown down
 SCALP_AROUND = 64  # columns of directions, from the back over picture left and the front
@@ -66,6 +76,8 @@ class Anatomy:
     scalp_angle, scalp_height : (n_total,) where each vertex lies around the head (radians, 0 is the
         front) and above the eyes (face widths); far below the eyes where no hair grows.
     torso_origin : (3,) the middle of the neck's base, mm, on the mean person.
+    lit_by, lit_share : (n_total, 3) vertices at which light is worked out, and their shares, for
+        every vertex: light is smooth, so that a subdivided face needs it on the coarse mesh only.
     """
 
     triangles: np.ndarray
@@ -88,6 +100,8 @@ class Anatomy:
     scalp_angle: np.ndarray
     scalp_height: np.ndarray
     torso_origin: np.ndarray
+    lit_by: np.ndarray
+    lit_share: np.ndarray
 
     @cached_property
     def drawn_on(self) -> np.ndarray:
@@ -181,6 +195,7 @@ def anatomy(model: MorphableModel) -> Anatomy:
     add(_grid_triangles(len(TORSO), AROUND, n, False, wrap=True), CLOTH)
     n += len(TORSO) * AROUND
 
+    lit_by, lit_share = _lit_by(model, n)
     directions = sphere_directions(N_DIRECTIONS)
     draft = Anatomy(
         triangles=np.concatenate(triangles).astype(np.int32),
@@ -203,6 +218,8 @@ def anatomy(model: MorphableModel) -> Anatomy:
         scalp_angle=np.zeros(n, np.float32),
         scalp_height=np.full(n, -99.0, np.float32),
         torso_origin=np.zeros(3),
+        lit_by=lit_by,
+        lit_share=lit_share,
     )
     body = draft.person(model.mean, np.eye(3))
     draft.coordinates[:] = body
@@ -224,6 +241,22 @@ def anatomy(model: MorphableModel) -> Anatomy:
         inside = np.unique(draft.triangles[draft.material == kind])
         draft.visibility[inside[inside >= draft.n_face]] = openness
     return draft
+
+
+def _lit_by(model, n_total):
+    """`Anatomy.lit_by` and `Anatomy.lit_share`: the three nearest coarse vertices, or itself."""
+    parents = np.repeat(np.arange(n_total, dtype=np.int32)[:, None], 3, axis=1)
+    shares = np.tile(np.float32([1, 0, 0]), (n_total, 1))
+    if model.refinement is not None:
+        operator, n_coarse = model.refinement.operator, model.coarse.n_vertices
+        for row in range(n_coarse, model.n_vertices):  # coarse vertices keep their indices
+            span = slice(operator.indptr[row], operator.indptr[row + 1])
+            columns, weights = operator.indices[span], operator.data[span]
+            best = np.argsort(-weights, kind="stable")[:3]
+            parents[row, : len(best)] = columns[best]
+            shares[row] = 0
+            shares[row, : len(best)] = weights[best] / weights[best].sum()
+    return parents, shares
 
 
 # ---------------------------------------------------------------------------------- boundaries
@@ -277,11 +310,6 @@ def _lip_lines(lips, vertices):
 
 
 # ------------------------------------------------------------------------------------ geometry
-
-
-def _smoothstep(x):
-    x = np.clip(x, 0, 1)
-    return x * x * (3 - 2 * x)
 
 
 def _loft(rim, frame):
@@ -436,25 +464,16 @@ def _neck_and_torso(rim, frame, rotation):
         half, front = 0.40 * width, chin[2] - 0.45 * width
     half = float(np.clip(half, 0.34 * width, 0.5 * width))
     deep = 0.9 * half
-    angle = np.linspace(0, 2 * np.pi, AROUND, endpoint=False)
-    circle = np.stack([np.sin(angle), 0 * angle, np.cos(angle)], 1)
-
     # The topmost rings are narrower and hide inside the skull.
     top = np.array([frame.center[0], chin[1] + 0.55 * width, front - deep + 0.05 * width])
     base = np.array([frame.center[0], chin[1] - 0.33 * width, front - deep - 0.08 * width])
     turned_base = top + rotation @ (base - top)
-    t = np.linspace(0, 1, NECK_RINGS)[:, None, None]
-    ring = circle * np.array([half, 0, deep]) * (0.75 + 0.25 * _smoothstep(t / 0.35))
-    blend = _smoothstep(t)
-    neck = top * (1 - t) + turned_base * t + ring * (1 - blend) + 1.08 * ring @ rotation.T * blend
-
-    height, wide, thick, shift = (TORSO * width).T
-    wide = np.maximum(wide, np.where(np.arange(len(TORSO)) < 2, half * 1.12, 0))
-    square = np.sign(circle) * np.abs(circle) ** 0.8  # shoulders are less round than ellipses
-    rings = (
-        square[None] * np.stack([wide, 0 * wide, thick], 1)[:, None]
-        + np.stack([0 * wide, height, shift], 1)[:, None]
-    )
+    ring = _NECK_CIRCLES * [half, 0, deep]
+    neck = top * (1 - _NECK_STEPS) + turned_base * _NECK_STEPS
+    neck = neck + ring * (1 - _NECK_BLEND) + (1.08 * _NECK_BLEND) * (ring @ rotation.T)
+    sides = _TORSO_SIZES * width
+    sides[:2, 0] = np.maximum(sides[:2, 0], 1.12 * half)
+    rings = _SHOULDERS * sides[:, None] + (_TORSO_PLACES * width)[:, None]
     torso = turned_base + rings.reshape(-1, 3) @ rotation.T
     return np.concatenate([neck.reshape(-1, 3), torso])
 

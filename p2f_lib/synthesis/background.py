@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import skimage.data
 
-from p2f_lib.synthesis.accessories import draw_hand, draw_relief, lamp_direction
+from p2f_lib.synthesis.hands import draw_hand, lamp_direction
 from p2f_lib.synthesis.noise import noise_image
+from p2f_lib.synthesis.relief import draw_relief
 from p2f_lib.synthesis.skin import HAIR_COLORS, pick, random_color, skin_color
 
 # Pictures inside the scikit-image wheel without a face of man or beast (no astronaut, cameraman,

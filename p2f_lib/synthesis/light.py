@@ -131,36 +131,6 @@ def irradiance(normals, visible, rows, directions, arriving):
     return light
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
-def vertex_normals(vertices, triangles):
-    """(V, 3) float32 unit normals, each the area-weighted mean of its triangles' normals."""
-    normals = np.zeros((len(vertices), 3), np.float32)
-    for t in range(len(triangles)):
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ux, uy, uz = (
-            vertices[b, 0] - vertices[a, 0],
-            vertices[b, 1] - vertices[a, 1],
-            vertices[b, 2] - vertices[a, 2],
-        )
-        vx, vy, vz = (
-            vertices[c, 0] - vertices[a, 0],
-            vertices[c, 1] - vertices[a, 1],
-            vertices[c, 2] - vertices[a, 2],
-        )
-        nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-        for corner in range(3):
-            i = triangles[t, corner]
-            normals[i, 0] += nx
-            normals[i, 1] += ny
-            normals[i, 2] += nz
-    for i in range(len(normals)):
-        length = np.sqrt(normals[i, 0] ** 2 + normals[i, 1] ** 2 + normals[i, 2] ** 2)
-        if length > 0:
-            for k in range(3):
-                normals[i, k] /= length
-    return normals
-
-
 def highlights(
     normals: np.ndarray, view: np.ndarray, light: Light, turned: np.ndarray, power: float
 ) -> np.ndarray:

@@ -35,33 +35,99 @@ def seen_rows(triangle_id, triangles, n_vertices):
     return np.flatnonzero(used)
 
 
+@numba.njit(cache=True, nogil=True)
+def light_rows(rows, lit_by, lit_share):
+    """Vertices whose light decides that of `rows`, ascending int64; the place of each among them.
+
+    The latter is (n_total,) int32 and holds nothing of use for other vertices.
+    """
+    used = np.zeros(len(lit_by), np.bool_)
+    for row in rows:
+        for k in range(3):
+            if lit_share[row, k] > 0:
+                used[lit_by[row, k]] = True
+    chosen = np.flatnonzero(used)
+    place = np.zeros(len(lit_by), np.int32)
+    for n in range(len(chosen)):
+        place[chosen[n]] = n
+    return chosen, place
+
+
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def fill_attributes(attributes, rows, skin, bare, light, shadow, shine, gloss, cover, shade):
-    """Fill in the `rows` of `attributes`; the light that reaches them, (N, 3).
+def skin_reflectance(rows, regions, region_shift, skin, blotches, offset, places, table):
+    """(N, 3) linear reflectance of the vertices `rows`.
 
     Parameters
     ----------
-    skin : (n, 3) reflectance of the first n rows, those of the face; the others have that of
-        `bare` (3,).
-    light : (N, 6) from all but the first lamp and from the first, of which `shadow` (N,) is left.
-    shine : (N, 3) highlights of polished skin.
-    gloss : (n_total,) how polished it is.
-    cover : (N,) mm within the hairline.
-    shade : how much darker it is under hair.
+    regions : (V, R) masks of the face's vertices, which come first; others have the bare skin.
+    region_shift : (R, 3) what the regions change of the log reflectance.
+    skin : (3,) reflectance.
+    blotches : strength of irregularities of some 18 mm.
+    offset : (3,) where this person's irregularities lie in the noise `table`.
+    places : (n_total, 3) mm, of the mean person.
     """
-    total = np.empty((len(rows), 3), np.float32)
+    out = np.empty((len(rows), 3), np.float32)
     for n in range(len(rows)):
         v = rows[n]
+        for c in range(3):
+            out[n, c] = skin[c]
+        if v >= len(regions):
+            continue
+        px, py, pz = places[v, 0], places[v, 1], places[v, 2]
+        x, y, z = px / 18 + offset[0], py / 18 + offset[1], pz / 18 + offset[2]
+        blotch = value_noise(table, x, y, z) - 0.5
+        x, y, z = px / 8.9 + offset[0], py / 8.9 + offset[1], pz / 8.9 + offset[2]
+        blotch = blotches * 1.25 * (blotch + 0.6 * (value_noise(table, x, y, z) - 0.5))
+        for c in range(3):
+            shift = blotch * (0.5 if c == 0 else (1.0 if c == 1 else 0.9))
+            for r in range(regions.shape[1]):
+                shift += regions[v, r] * region_shift[r, c]
+            out[n, c] *= np.exp(np.float32(shift))
+    return out
+
+
+@numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def fill_attributes(
+    attributes, rows, n_face, lit_by, lit_share, place, coarse, shade, irregular, offset, places,
+    cover, table,
+):  # fmt: skip
+    """Fill in the `rows` of the attributes: reflectance, light, shine, cover.
+
+    Parameters
+    ----------
+    n_face : the first vertices, which are those of the face.
+    lit_by, lit_share : of the person, see `Anatomy`.
+    place, coarse : from `light_rows`, and (L, 9) reflectance, light and shine there.
+    shade : how much darker it is under hair.
+    irregular : strength of freckles and wrinkles, which are finer than the coarse mesh.
+    offset, places, table : as of `skin_reflectance`.
+    cover : (N,) mm within the hairline.
+    """
+    freckles, wrinkles = irregular
+    for n in range(len(rows)):
+        v = rows[n]
+        for c in range(9):
+            value = np.float32(0)
+            for k in range(3):
+                if lit_share[v, k] > 0:
+                    value += lit_share[v, k] * coarse[place[lit_by[v, k]], c]
+            attributes[v, c] = value
+        attributes[v, COVER] = cover[n]
         dim = np.float32(1)
         if shade > 0:
             dim = 1 - shade * np.exp(min(cover[n], np.float32(0)) * np.float32(0.1))
+        if v < n_face and freckles > 0:
+            x, y, z = places[v, 0] / 3, places[v, 1] / 3, places[v, 2] / 3
+            spots = value_noise(table, x + offset[0] + 5, y + offset[1] + 5, z + offset[2] + 5)
+            spots = freckles * min(max(6 * spots - 3.6, 0.0), 1.0)
+            for c in range(3):
+                attributes[v, ALBEDO + c] *= 1 - spots
+        if v < n_face and wrinkles > 0:  # they lie across: their lower sides face away from lamps
+            x, y, z = places[v, 0] / 9, places[v, 1] / 3.5, places[v, 2] / 3.5
+            bend = value_noise(table, x + offset[0] + 3, y + offset[1] + 3, z + offset[2] + 3)
+            dim *= 1 + wrinkles * (2 * bend - 1)
         for c in range(3):
-            total[n, c] = (light[n, c] + light[n, 3 + c] * shadow[n]) * dim
-            attributes[v, ALBEDO + c] = skin[n, c] if n < len(skin) else bare[c]
-            attributes[v, LIGHT + c] = total[n, c]
-            attributes[v, SHINE + c] = shine[n, c] * gloss[v] * shadow[n]
-        attributes[v, COVER] = cover[n]
-    return total
+            attributes[v, LIGHT + c] *= dim
 
 
 # The person's colours and shapes come as tuples: unlike arrays they cost nothing to hand on.

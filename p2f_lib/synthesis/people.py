@@ -494,17 +494,3 @@ def _clothes(rng):
         neckline=(rng.uniform(-0.1, 0.5) if not suit else 0.02, rng.uniform(0.2, 0.6)),
         pattern=(rng.uniform(6, 40), rng.uniform(0, 0.5) * (rng.random() < 0.3), rng.uniform(0, 3)),
     )
-
-
-def skin_reflectance(appearance: Appearance, regions: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """(V, 3) linear reflectance of the face's skin.
-
-    Parameters
-    ----------
-    regions : (V, R) masks, `REGION_NAMES`.
-    noise : (V,) in [-1, 1], smooth.
-    """
-    log = regions @ appearance.region_shift.astype(np.float32)
-    log += np.log(appearance.skin).astype(np.float32)
-    log += (appearance.blotches * noise)[:, None] * np.float32([0.5, 1.0, 0.9])
-    return np.exp(log)

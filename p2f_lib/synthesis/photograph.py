@@ -11,11 +11,11 @@ import numpy as np
 from p2f_lib.camera import AffineCamera, PerspectiveCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import GroundTruth, render_vertices
-from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.morphable_model import MorphableModel, vertex_normals
 from p2f_lib.rasterizer import Raster, rasterize
-from p2f_lib.synthesis.accessories import draw_glasses, draw_occluder
 from p2f_lib.synthesis.anatomy import Anatomy, HeadFrame, anatomy, share_lit
 from p2f_lib.synthesis.background import draw_background
+from p2f_lib.synthesis.glasses import draw_glasses
 from p2f_lib.synthesis.hair import Sheet, SheetMesh, build_sheet, edge_height
 from p2f_lib.synthesis.lens import Lens, develop, sample_lens
 from p2f_lib.synthesis.light import (
@@ -24,19 +24,23 @@ from p2f_lib.synthesis.light import (
     irradiance,
     radiance,
     sample_light,
-    vertex_normals,
 )
-from p2f_lib.synthesis.noise import LATTICE, noise_at
+from p2f_lib.synthesis.noise import LATTICE
+from p2f_lib.synthesis.occluders import draw_occluder
 from p2f_lib.synthesis.paint import (
     N_ATTRIBUTES,
     fill_attributes,
+    light_rows,
     paint_person,
     paint_sheet,
     seen_rows,
+    skin_reflectance,
 )
-from p2f_lib.synthesis.people import Appearance, skin_reflectance
+from p2f_lib.synthesis.people import Appearance
 
-SHADOW_SIDE = 96  # pixels of a shadow map
+HANGING = -0.35  # face widths above the eyes: hair that ends below hangs beside the neck
+SOFT = 6.0  # lamps that are wider than this sharpness throw no shadow worth the work
+SHADOW_SIDE = 64  # pixels of a shadow map
 UPRIGHT = np.diag([1.0, -1.0, -1.0])  # camera space to x right, y up, z towards the camera
 
 
@@ -132,8 +136,8 @@ def render_photo(
         backdrop = draw_background(np.random.default_rng(scene.background), height, width)
     image = cv2.pow(np.float32(backdrop), 2.2) * np.float32(scene.backlight)
     large = (width * supersample, height * supersample)
-    if supersample > 1:
-        image = cv2.resize(image, large, interpolation=cv2.INTER_LINEAR)
+    if supersample > 1:  # averaged again, the background is what it was
+        image = cv2.resize(image, large, interpolation=cv2.INTER_NEAREST)
 
     def draw(points: np.ndarray, *meshes: np.ndarray) -> list[Raster]:
         """One z-buffer for each set of triangles between the same points."""
@@ -150,9 +154,16 @@ def render_photo(
     (raster,) = draw(body, shown)
     # Only what is seen is lit and coloured.
     rows = seen_rows(raster.triangle_id, person.triangles, person.n_total)
-    normals = vertex_normals(body, person.triangles)[rows]
-    shadow = _cast_shadow(body[rows], sheets, lit.lamps[0], scene.light.sharpness[0], frame)
-    attributes, light = _person_attributes(person, rows, appearance, lit, normals, shadow)
+    anchors, place = light_rows(rows, person.lit_by, person.lit_share)
+    normals = vertex_normals(body, person.triangles)[anchors]
+    shadow = _cast_shadow(body[anchors], sheets, lit.lamps[0], scene.light.sharpness[0], frame)
+    light = irradiance(normals, person.visibility, anchors, lit.directions, lit.arriving)
+    light = light[:, :3] + light[:, 3:] * shadow[:, None]
+    shine = highlights(normals, lit.view, lit.light, lit.lamps, appearance.gloss_power)
+    shine *= (np.float32(appearance.gloss) * person.openness[anchors] * shadow)[:, None]
+    skin = _skin(person, anchors, appearance)
+    coarse = np.concatenate([skin, light, shine], axis=1)
+    attributes = _attributes(person, rows, place, coarse, appearance)
     paint_person(
         image,
         supersample,
@@ -171,7 +182,7 @@ def render_photo(
     depth = raster.depth
     for sheet, mesh in sheets:
         _draw_sheet(image, depth, sheet, mesh, frame, draw, lit)
-    facing = (rows < person.n_face) & (normals @ lit.view > 0.5)
+    facing = (anchors < person.n_face) & (normals @ lit.view > 0.5)
     face_light = light[facing].mean(0) if facing.any() else lit.arriving.sum(1)[:3] / 4
     if appearance.glasses is not None:
         draw_glasses(image, depth, appearance.glasses, frame, camera, supersample, face_light)
@@ -233,6 +244,8 @@ def _cast_shadow(
 ) -> np.ndarray:
     """(N,) share of the first lamp's light that hair and hats let through to (N, 3) points."""
     share = np.ones(len(points), np.float32)
+    if not sheets or sharpness < SOFT:
+        return share
     helper = np.array([0.0, 1.0, 0.0]) if abs(lamp[1]) < 0.9 else np.array([1.0, 0, 0])
     right = np.cross(helper, lamp)
     right /= np.linalg.norm(right)
@@ -255,51 +268,45 @@ def _cast_shadow(
     return share
 
 
-def _person_attributes(
-    person: Anatomy,
-    rows: np.ndarray,
-    appearance: Appearance,
-    lit: _Lighting,
-    normals: np.ndarray,
-    shadow: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Vertex attributes for `paint_person`, (n_total, 10), and the light alone, (len(rows), 3).
+def _skin(person: Anatomy, rows: np.ndarray, appearance: Appearance) -> np.ndarray:
+    """(len(rows), 3) linear reflectance."""
+    return skin_reflectance(
+        rows,
+        person.regions,
+        appearance.region_shift.astype(np.float32),
+        appearance.skin.astype(np.float32),
+        appearance.blotches,
+        appearance.noise.astype(np.float32),
+        person.coordinates,
+        LATTICE,
+    )
 
-    Only the vertices `rows` are filled in; `normals` and `shadow` are theirs.
-    """
-    face = rows[rows < person.n_face]  # they come first
-    n = len(face)
-    places = person.coordinates[face]
-    blotches = noise_at(places, 18.0, appearance.noise, 2)
-    skin = skin_reflectance(appearance, person.regions[face], blotches)
-    if appearance.freckles:
-        spots = noise_at(places, 3.0, appearance.noise + 5)
-        skin *= 1 - appearance.freckles * np.clip(spots * 3 - 0.6, 0, 1)[:, None]
-    if appearance.wrinkles:
-        stretched = places * np.float32([0.4, 1, 1])
-        bend = [noise_at(stretched, 3.5, appearance.noise + k) for k in (3, 4)]
-        normals = normals.copy()
-        normals[:n, 1:] += appearance.wrinkles * np.stack(bend, 1)
-        normals[:n] /= np.linalg.norm(normals[:n], axis=1, keepdims=True)
-    light = irradiance(normals, person.visibility, rows, lit.directions, lit.arriving)
+
+def _attributes(
+    person: Anatomy, rows: np.ndarray, place: np.ndarray, coarse: np.ndarray, appearance: Appearance
+) -> np.ndarray:
+    """Vertex attributes for `paint_person`, (n_total, 10); only those of `rows` are filled in."""
     cover = np.full(len(rows), -99.0, np.float32)
     if appearance.scalp_cover > 0:
         edge = edge_height(appearance.scalp_edge, person.scalp_angle[rows])
         cover[:] = (person.scalp_height[rows] - edge) * person.face_width
     attributes = np.empty((person.n_total, N_ATTRIBUTES), np.float32)
-    light = fill_attributes(
+    fill_attributes(
         attributes,
         rows,
-        skin,
-        appearance.skin.astype(np.float32),
-        light,
-        shadow,
-        highlights(normals, lit.view, lit.light, lit.lamps, appearance.gloss_power),
-        np.float32(appearance.gloss) * person.openness,
-        cover,
+        person.n_face,
+        person.lit_by,
+        person.lit_share,
+        place,
+        coarse,
         np.float32(0.4 if appearance.hair is not None else 0.0),
+        (float(appearance.freckles), float(appearance.wrinkles)),
+        appearance.noise.astype(np.float32),
+        person.coordinates,
+        cover,
+        LATTICE,
     )
-    return attributes, light
+    return attributes
 
 
 def _person_paint(person: Anatomy, appearance: Appearance, lamps: np.ndarray) -> tuple:
@@ -384,10 +391,12 @@ def _draw_sheet(
             shine += bright[:, None] * (gain * color)
     colors = np.stack([sheet.color, sheet.second]).astype(np.float32)
     edge = (0.05 * frame.width * sheet.softness + 0.5, 0.1 * frame.width * sheet.raggedness)
-    # The far side's inner surface first: it shows through gaps and beside the neck.
-    sides = (np.ascontiguousarray(mesh.triangles[:, ::-1]), mesh.triangles)
-    rasters = draw(mesh.vertices, *sides)
-    for raster, triangles, level in zip(rasters, sides, (0.5, 1.0), strict=True):
+    sides, levels = [mesh.triangles], [1.0]
+    if sheet.window is not None or sheet.edge.min() < HANGING:
+        # The far side's inner surface first: it shows through gaps and beside the neck.
+        sides.insert(0, np.ascontiguousarray(mesh.triangles[:, ::-1]))
+        levels.insert(0, 0.5)
+    for raster, triangles, level in zip(draw(mesh.vertices, *sides), sides, levels, strict=True):
         paint_sheet(
             image,
             depth,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from p2f_lib.camera import PerspectiveCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import CameraDistribution, SampleBatch, ibug68, place_camera
+from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.synthesis.background import draw_distractor
 from p2f_lib.synthesis.draws import Draw, sample_draw, without
@@ -158,6 +159,7 @@ def render_samples(
 def _rendered(arguments, indices, processes):
     """What is kept of the samples, in order."""
     if processes == 1:
+        keep_freed_memory()
         yield from (_kept(arguments, index) for index in indices)
         return
     # Spawned, not forked: forking a process with numba or torch threads may hang.
@@ -190,6 +192,7 @@ _worker_arguments = None  # set once in each worker process, so the model travel
 def _start_worker(*arguments):
     global _worker_arguments
     cv2.setNumThreads(1)
+    keep_freed_memory()
     _worker_arguments = arguments
 
 
