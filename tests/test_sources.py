@@ -22,6 +22,7 @@ SYNTHETIC = {
     "n_heldout": 3,
     "canvas": 48,
     "supersample": 1,
+    "no_face_share": 0.0,
 }
 
 

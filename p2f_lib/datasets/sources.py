@@ -69,7 +69,8 @@ def describe(
     if _checked(parameters) == "300w-lp":
         data = W300LP(Path(root) / parameters["root"], table)
         return describe_300wlp(data, model, seed, N_SHOWN)
-    rows = np.arange(parameters["n_train"], len(table))[:N_SHOWN]
+    held = np.arange(parameters["n_train"], len(table))
+    rows = held[:: -(-len(held) // N_SHOWN)]  # spread over all of them
     samples = render_samples(model, table.seed, rows, **_rendering(parameters))
     planes, valid = samples.targets(model)
     edges = YAW_EDGES.astype(float)
@@ -140,8 +141,12 @@ def split_300wlp(table: W300LPTable, n_heldout: int, seed: int) -> tuple[np.ndar
     return rng.permutation(np.flatnonzero(~is_held)), np.flatnonzero(is_held)
 
 
-def _rendering(parameters: Mapping[str, Any]) -> dict[str, int]:
-    return {"size": parameters["canvas"], "supersample": parameters["supersample"]}
+def _rendering(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "size": parameters["canvas"],
+        "supersample": parameters["supersample"],
+        "no_face_share": parameters["no_face_share"],
+    }
 
 
 def _checked(parameters: Mapping[str, Any]) -> str:
