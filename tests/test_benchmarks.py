@@ -35,7 +35,8 @@ def test_every_module_takes_part():
 def test_unknown_modules_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["networks"])
-    assert "no benchmark module networks; there are fitting, network" in capsys.readouterr().err
+    known = "no benchmark module networks; there are blending, fitting, network, rasterizer, synth"
+    assert known in capsys.readouterr().err
 
 
 def test_without_weights_a_photo_is_not_measured(tmp_path, monkeypatch):

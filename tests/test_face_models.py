@@ -809,7 +809,7 @@ def test_landmarks_are_carried_over(open_model, seed, front):
     result = transfer_landmarks(open_model, target)
     for markup, vertices in open_model.landmarks.items():
         error = np.linalg.norm(result.mean[result.landmarks[markup]] - truth[vertices], axis=1)
-        assert error.mean() < 1
+        assert error.mean() < 1.3  # a third of the distance between vertices
         assert error.max() < 6
     if not front:
         return

@@ -222,18 +222,6 @@ def test_landmark_map_numbers_every_vertex_on_the_face(model, made):
     assert "ibug68: 68 vertices" in made["landmark_map"].get_suptitle()
 
 
-def test_samples_have_three_rows(face, made):
-    pictures = shown(made["samples"])
-    assert [len(p) for p in pictures] == [1] * 6
-    np.testing.assert_array_equal(pictures[0][0], face.image)
-    np.testing.assert_allclose(
-        pictures[2][0], figures.pncc_colors(face.pncc, face.valid), atol=1e-3
-    )
-    np.testing.assert_allclose(
-        pictures[4][0], figures.offset_colors(face.offsets, face.valid), atol=1e-3
-    )
-
-
 def test_figure1_shows_photo_planes_and_two_point_clouds(scene, face, made):
     pictures = shown(made["figure1"])
     assert [len(p) for p in pictures] == [1, 1, 1, 0, 0] * 2
