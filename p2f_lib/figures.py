@@ -14,12 +14,10 @@ from IPython.display import Image
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from plotly import graph_objects
-from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
 from p2f_lib.evaluation import cumulative_error
-from p2f_lib.morphable_model import edges_of, vertex_normals
+from p2f_lib.morphable_model import boundary_loops, vertex_normals
 from p2f_lib.rasterizer import interpolate, rasterize
 
 if TYPE_CHECKING:
@@ -109,23 +107,6 @@ def shaded(
 # ---------------------------------------------------------------- face model and ground truth
 
 
-def holes(triangles: np.ndarray) -> list[np.ndarray]:
-    """Boundary loops of a mesh (F, 3) but for the longest, its outline: (E, 2) directed edges each.
-
-    A face model has one at the mouth, and some have one behind each eye.
-    """
-    _, counts, edge_of_side = edges_of(triangles)
-    sides = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
-    rim = sides[counts[edge_of_side.ravel()] == 1]
-    if not len(rim):
-        return []
-    n = int(triangles.max()) + 1
-    graph = sparse.coo_matrix((np.ones(len(rim)), rim.T), shape=(n, n))
-    loop_of = connected_components(graph, directed=False)[1][rim[:, 0]]
-    loops = [rim[loop_of == loop] for loop in np.unique(loop_of)]
-    return sorted(loops, key=len)[:-1]
-
-
 def portrait(
     vertices: np.ndarray,
     triangles: np.ndarray,
@@ -133,7 +114,7 @@ def portrait(
     size: int,
     loops: Sequence[np.ndarray],
 ) -> np.ndarray:
-    """A mesh whose holes (`holes`) are dark, so that an open mouth looks like one.
+    """A mesh whose holes, the boundary `loops`, are dark, so that an open mouth looks like one.
 
     `camera` sees a picture of 2 * `size` pixels a side, of which each 2 x 2 are averaged.
 
@@ -143,9 +124,9 @@ def portrait(
     """
     image, _ = shaded(vertices, triangles, camera, 2 * size, 2 * size)
     if loops:
-        hubs = [vertices[loop[:, 0]].mean(axis=0) for loop in loops]
+        hubs = [vertices[loop].mean(axis=0) for loop in loops]
         fans = [
-            np.column_stack([loop[:, ::-1], np.full(len(loop), len(vertices) + i)])
+            np.column_stack([np.roll(loop, -1), loop, np.full(len(loop), len(vertices) + i)])
             for i, loop in enumerate(loops)
         ]
         closed = np.concatenate([vertices, hubs])
@@ -173,7 +154,7 @@ def face_model(
     used = 1 + 2 * modes
     columns = max(columns or used, used)
     figure, axes = _grid(1 + -(-len(people) // columns), columns, 1.3)
-    loops = holes(model.triangles)
+    loops = boundary_loops(model.triangles)[1:]  # but for the outline
 
     def show(axis: plt.Axes, vertices: np.ndarray, title: str = "", yaw: float = 0.0) -> None:
         camera = frontal_camera(1.08 * model.mean, 2 * SHEET_SIZE, yaw)  # room for longer faces

@@ -548,6 +548,28 @@ def edges_of(triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     return edges, counts, edge_of_side.reshape(-1, 3)
 
 
+def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
+    """The boundary of a manifold mesh as closed loops of vertices in their triangles' order.
+
+    Longest first: of a face model its outline, then the mouth and what else is open.
+    """
+    sides = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64)
+    base = int(sides.max(initial=0)) + 1
+    key = sides[:, 0] * base + sides[:, 1]
+    open_sides = sides[~np.isin(key, sides[:, 1] * base + sides[:, 0])]
+    following = {int(a): int(b) for a, b in open_sides}
+    loops = []
+    while following:
+        start, vertex = next(iter(following.items()))
+        loop = [start]
+        del following[start]
+        while vertex != start and vertex in following:
+            loop.append(vertex)
+            vertex = following.pop(vertex)
+        loops.append(np.array(loop, np.int32))
+    return sorted(loops, key=len, reverse=True)
+
+
 def loop_operator(
     n_vertices: int, triangles: np.ndarray, levels: int = 1
 ) -> tuple[sparse.csr_matrix, np.ndarray]:

@@ -9,8 +9,8 @@ from scipy.spatial import cKDTree
 from p2f_lib.errors import P2FError
 from p2f_lib.face_models import anny
 from p2f_lib.face_models.anny import build_anny_model
-from p2f_lib.figures import INSIDE_COLOR, frontal_camera, holes, portrait
-from p2f_lib.morphable_model import MorphableModel, edges_of
+from p2f_lib.figures import INSIDE_COLOR, frontal_camera, portrait
+from p2f_lib.morphable_model import MorphableModel, boundary_loops, edges_of
 from p2f_lib.rasterizer import interpolate, rasterize
 
 # ibug68: left and right partners
@@ -105,11 +105,14 @@ def test_boundaries_are_the_outline_the_mouth_and_the_hidden_rims_of_the_eyeball
         coarse.n_vertices - len(np.unique(rim))
     )
     assert loops == 1 + 1 + 2  # outline, mouth, two eyeballs; the sockets are closed behind them
-    mouth_and_eyeballs = holes(coarse.triangles)
-    assert [len(loop) for loop in mouth_and_eyeballs] == [anny.CAP_SEGMENTS] * 2 + [38]
-    for loop in mouth_and_eyeballs:  # directed edges, each vertex once on either end
-        np.testing.assert_array_equal(np.sort(loop[:, 0]), np.sort(loop[:, 1]))
-    mouth = coarse.mean[mouth_and_eyeballs[-1][:, 0]]
+    mouth_and_eyeballs = boundary_loops(coarse.triangles)[1:]
+    assert [len(loop) for loop in mouth_and_eyeballs] == [38] + [anny.CAP_SEGMENTS] * 2
+    open_edges = set(map(tuple, rim.tolist()))
+    for loop in mouth_and_eyeballs:  # each vertex once, neighbours joined by a boundary edge
+        assert len(np.unique(loop)) == len(loop)
+        sides = np.sort(np.column_stack([loop, np.roll(loop, -1)]), axis=1)
+        assert set(map(tuple, sides.tolist())) <= open_edges
+    mouth = coarse.mean[mouth_and_eyeballs[0]]
     assert (coarse.regions["lips"] > 0.5).any()
     lips = coarse.mean[coarse.regions["lips"] > 0.5]
     np.testing.assert_allclose(mouth[:, :2].mean(axis=0), lips[:, :2].mean(axis=0), atol=6)
@@ -376,7 +379,7 @@ def test_evened_lids_differ_less_and_keep_their_mean():
 
 
 def test_portraits_have_dark_mouths(model):
-    camera, loops = frontal_camera(model.mean, 200), holes(model.triangles)
+    camera, loops = frontal_camera(model.mean, 200), boundary_loops(model.triangles)[1:]
     for amount, least, most in ((0.0, 0, 20), (1.0, 150, 1500)):
         vertices = expressed(model, jawOpen=amount)
         picture = portrait(vertices, model.triangles, camera, 100, loops)

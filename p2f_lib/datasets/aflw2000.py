@@ -36,7 +36,6 @@ SOURCE = (
     "AFLW2000-3D is offered for research by its authors at "
     "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
 )
-N_PICTURES = 2000
 POSE_CROP = 0.2  # k of HopeNet's crop
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
-from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.morphable_model import MorphableModel, boundary_loops
 from p2f_lib.rasterizer import rasterize
 
 SKIN, EYE, MOUTH, TEETH, LOWER_TEETH, CLOTH = range(6)  # materials of triangles
@@ -260,25 +260,6 @@ def _lit_by(model, n_total):
 
 
 # ---------------------------------------------------------------------------------- boundaries
-
-
-def boundary_loops(triangles: np.ndarray) -> list[np.ndarray]:
-    """The boundary of a manifold mesh as closed loops of vertex indices, longest first."""
-    sides = triangles[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2).astype(np.int64)
-    base = int(sides.max(initial=0)) + 1
-    key = sides[:, 0] * base + sides[:, 1]
-    open_sides = sides[~np.isin(key, sides[:, 1] * base + sides[:, 0])]
-    following = {int(a): int(b) for a, b in open_sides}
-    loops = []
-    while following:
-        start, vertex = next(iter(following.items()))
-        loop = [start]
-        del following[start]
-        while vertex != start and vertex in following:
-            loop.append(vertex)
-            vertex = following.pop(vertex)
-        loops.append(np.array(loop, np.int32))
-    return sorted(loops, key=len, reverse=True)
 
 
 def _rim_and_lips(triangles, vertices, marks):

@@ -32,42 +32,6 @@ def value_noise(table, x, y, z):
     return near * (1 - tz) + (low * (1 - ty) + high * ty) * tz
 
 
-@numba.njit(cache=True)
-def _noise_at(table, points, step, offset, octaves):
-    out = np.zeros(len(points), np.float32)
-    for i in range(len(points)):
-        frequency, amplitude, total, weight = 1 / step, 1.0, 0.0, 0.0
-        for _ in range(octaves):
-            total += amplitude * (
-                value_noise(
-                    table,
-                    points[i, 0] * frequency + offset[0],
-                    points[i, 1] * frequency + offset[1],
-                    points[i, 2] * frequency + offset[2],
-                )
-                - 0.5
-            )
-            weight += amplitude
-            frequency *= 2.03
-            amplitude *= 0.6
-        out[i] = 2 * total / weight
-    return out
-
-
-def noise_at(points: np.ndarray, step: float, offset: np.ndarray, octaves: int = 1) -> np.ndarray:
-    """Noise in [-1, 1], smooth over `step` units, at (N, 3) points: (N,) float32.
-
-    `offset` (3,) chooses the pattern; each further octave halves the step.
-    """
-    return _noise_at(
-        LATTICE,
-        np.ascontiguousarray(points, np.float32),
-        float(step),
-        np.asarray(offset, np.float64),
-        int(octaves),
-    )
-
-
 def noise_image(
     rng: np.random.Generator, height: int, width: int, cells: float, channels: int = 1
 ) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from p2f_lib.synthesis.hands import draw_hand, lamp_direction, random_side
 from p2f_lib.synthesis.noise import noise_image
-from p2f_lib.synthesis.relief import SHIFT, draw_polygon, draw_relief, find_window, lay
+from p2f_lib.synthesis.relief import draw_polygon, draw_relief, lay, polygon_mask
 from p2f_lib.synthesis.skin import pick, random_color, skin_color, to_linear
 
 FACE_MM = 140.0  # what the longer side of the landmarks' box measures
@@ -231,13 +231,11 @@ def _draw_mask(image, rng, marks, light):
             for end in (upper, lower):
                 draw_polygon(image, _strip(marks[end], hook, thick), color * light * 0.9, 0.0, 0.0)
 
-    window = find_window(image, outline, 2)
-    if window is None:
+    found = polygon_mask(image, outline, 2)
+    if found is None:
         return
-    corner, (rows, columns) = window
-    mask = np.zeros((rows, columns), np.uint8)
-    fixed = np.round((outline - corner) * 2**SHIFT).astype(np.int32)
-    cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, SHIFT)
+    corner, mask = found
+    rows, columns = mask.shape
     right = marks[14] - marks[2]
     down = marks[8] - marks[27]
     look = np.array(

@@ -142,15 +142,25 @@ def draw_relief(
     lay(image, corner, colors, cover, blur, shadow)
 
 
-def draw_polygon(image, points, colors, blur=0.0, shadow=0.3, texture=None):
-    """Fill a polygon (N, 2) with one colour times a picture `texture` stretched over it."""
-    window = find_window(image, points, 2 + 3 * blur)
+def polygon_mask(image, points, margin):
+    """First pixel (x, y) and uint8 mask of a polygon (N, 2) and what is around it, or None."""
+    window = find_window(image, points, margin)
     if window is None:
-        return
-    corner, (rows, columns) = window
-    mask = np.zeros((rows, columns), np.uint8)
+        return None
+    corner, size = window
+    mask = np.zeros(size, np.uint8)
     fixed = np.round((points - corner) * 2**SHIFT).astype(np.int32)
     cv2.fillPoly(mask, [fixed], 255, cv2.LINE_AA, SHIFT)
+    return corner, mask
+
+
+def draw_polygon(image, points, colors, blur=0.0, shadow=0.3, texture=None):
+    """Fill a polygon (N, 2) with one colour times a picture `texture` stretched over it."""
+    found = polygon_mask(image, points, 2 + 3 * blur)
+    if found is None:
+        return
+    corner, mask = found
+    rows, columns = mask.shape
     patch = np.empty((rows, columns, 3), np.float32)
     patch[:] = colors
     if texture is not None:
