@@ -360,6 +360,8 @@ EXPRESSIONS: tuple[tuple[float, dict[str, tuple[float, float]]], ...] = (
     (0.05, {"mouthPucker": (0.5, 1.0), "mouthFunnel": (0.0, 0.6)}),
     (0.05, {"cheekPuff": (0.3, 1.0), "mouthPress": (0.0, 0.6)}),
 )
+_CUMULATIVE_SHARES = np.cumsum([share for share, _ in EXPRESSIONS])
+_CUMULATIVE_SHARES /= _CUMULATIVE_SHARES[-1]
 # The vocabulary: the face units of ARKit, which Anny and ICT-FaceKit share.
 _SIDED = (
     *("browDown", "browOuterUp", "cheekSquint", "eyeBlink", "eyeSquint", "eyeWide"),
@@ -407,8 +409,7 @@ def _truncated_normal(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _sample_activations(rng: np.random.Generator) -> dict[str, float]:
     """ARKit name -> activation in [0, 1] for one face."""
-    shares = np.array([share for share, _ in EXPRESSIONS])
-    kind = EXPRESSIONS[rng.choice(len(shares), p=shares)][1]
+    kind = EXPRESSIONS[_CUMULATIVE_SHARES.searchsorted(rng.random(), "right")][1]
     stray = (rng.random(len(_UNITS)) < STRAY_SHARE) * rng.uniform(0, STRAY_ACTIVATION, len(_UNITS))
     units = dict(zip(_UNITS, stray, strict=True))
     for name, (low, high) in kind.items():
@@ -425,10 +426,11 @@ def _sample_activations(rng: np.random.Generator) -> dict[str, float]:
     activations = {"tongueOut": 0.0} | {name: units[name] for name in _CENTRAL}
     lopsided = rng.random() < 0.2
     weaker = 0 if rng.random() < 0.5 else 1
-    for name in _SIDED:
-        gains = rng.uniform(0.85, 1.15, 2)
-        if lopsided:
-            gains[weaker] *= rng.uniform(0.1, 0.9)
+    chances = rng.random((len(_SIDED), 3 if lopsided else 2))
+    both = 0.85 + (1.15 - 0.85) * chances[:, :2]
+    if lopsided:
+        both[:, weaker] *= 0.1 + (0.9 - 0.1) * chances[:, 2]
+    for name, gains in zip(_SIDED, both.tolist(), strict=True):
         for side, gain in zip(("Left", "Right"), gains, strict=True):
             activations[name + side] = min(units[name] * gain, 1.0)
     return activations | _sample_gaze(rng)
@@ -534,8 +536,8 @@ def place_camera(view: View, landmarks: np.ndarray, size: int) -> PerspectiveCam
     """
     rotation = rotation_from_pose(Pose(view.yaw, view.pitch, view.roll))
     translation = np.array([0.0, 0.0, view.distance])
-    rotated = landmarks @ rotation.T
-    if (rotated[:, 2] + view.distance).min() <= 0:
+    rotated = np.ascontiguousarray((landmarks @ rotation.T).T, float)
+    if rotated[2].min() + view.distance <= 0:
         raise P2FError(
             f"At a distance of {view.distance:.0f} mm parts of the face lie behind the lens; "
             "a view needs more than the head's radius."
@@ -543,10 +545,10 @@ def place_camera(view: View, landmarks: np.ndarray, size: int) -> PerspectiveCam
     shift = np.array([view.shift_x, view.shift_y])
     # Moving the head sideways changes its perspective a little: a fixed point, reached in a few
     # steps because the head is shallow against its distance.
+    depth = rotated[2] + view.distance
     for _ in range(8):
-        x, y, z = (rotated + translation).T
-        points = np.stack([x / z, y / z], axis=1)
-        low, high = points.min(axis=0), points.max(axis=0)
+        points = (rotated[:2] + translation[:2, None]) / depth
+        low, high = points.min(axis=1), points.max(axis=1)
         size_per_focal = (high - low).max() / view.fill  # picture size / focal length
         translation[:2] += (shift * size_per_focal - (low + high) / 2) * view.distance
     focal = size / size_per_focal

@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Let glibc keep freed memory for the next picture instead of giving it back to the system.
 
     Every picture needs the same few dozen megabytes for a moment. Fetched anew each time, they
-    arrive page by page, which takes up to half as long as the rendering itself. At most 256 MB are
-    kept.
+    arrive page by page, which takes a twentieth to a half as long as the rendering itself, as the
+    machine has it. At most 256 MB are kept.
 
     Returns
     -------

@@ -374,6 +374,8 @@ def paint_person(
 def paint_sheet(
     image,
     depth,
+    top,
+    left,
     triangle_id,
     barycentric,
     sheet_depth,
@@ -390,19 +392,22 @@ def paint_sheet(
 ):
     """Blend a sheet of hair or cloth over `image` (H, W, 3) where it is in front of `depth`.
 
-    `edge` is (softness, raggedness) in mm; `depth` follows where the sheet is dense.
+    The sheet's z-buffer begins at pixel (`left`, `top`) of the picture. `edge` is (softness,
+    raggedness) in mm; `depth` follows where the sheet is dense.
     """
     height, width = triangle_id.shape
     for row in range(height):
         for column in range(width):
             t = triangle_id[row, column]
-            if t < 0 or sheet_depth[row, column] > depth[row, column]:
+            if t < 0 or sheet_depth[row, column] > depth[top + row, left + column]:
                 continue
             i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             wi = barycentric[row, column, 0]
             wj = barycentric[row, column, 1]
             wk = barycentric[row, column, 2]
             inside = wi * margin[i] + wj * margin[j] + wk * margin[k]
+            if 0.5 + (inside + edge[1]) / edge[0] <= 0:
+                continue  # beyond the farthest wisp
             u = wi * strand[i, 0] + wj * strand[j, 0] + wk * strand[k, 0]
             v = wi * strand[i, 1] + wj * strand[j, 1] + wk * strand[k, 1]
             fine = value_noise(table, u + seed, v * 2.5, 0.5)
@@ -418,6 +423,8 @@ def paint_sheet(
                 lit = wi * light[i, n] + wj * light[j, n] + wk * light[k, n]
                 glow = wi * shine[i, n] + wj * shine[j, n] + wk * shine[k, n]
                 c = c * lit + glow * (0.3 + fine)
-                image[row, column, n] += alpha * (c - image[row, column, n])
+                image[top + row, left + column, n] += alpha * (
+                    c - image[top + row, left + column, n]
+                )
             if alpha > 0.5:
-                depth[row, column] = sheet_depth[row, column]
+                depth[top + row, left + column] = sheet_depth[row, column]

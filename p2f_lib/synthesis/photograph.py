@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -12,7 +11,7 @@ from p2f_lib.camera import AffineCamera, PerspectiveCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import GroundTruth, render_vertices
 from p2f_lib.morphable_model import MorphableModel, vertex_normals
-from p2f_lib.rasterizer import Raster, rasterize
+from p2f_lib.rasterizer import rasterize
 from p2f_lib.synthesis.anatomy import Anatomy, HeadFrame, anatomy, share_lit
 from p2f_lib.synthesis.background import draw_background
 from p2f_lib.synthesis.glasses import draw_glasses
@@ -139,19 +138,14 @@ def render_photo(
     if supersample > 1:  # averaged again, the background is what it was
         image = cv2.resize(image, large, interpolation=cv2.INTER_NEAREST)
 
-    def draw(points: np.ndarray, *meshes: np.ndarray) -> list[Raster]:
-        """One z-buffer for each set of triangles between the same points."""
+    def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels, depth = camera.project_with_depth(points)
         pixels = ((pixels + 0.5) * supersample - 0.5).astype(np.float32)
-        perspective = isinstance(camera, PerspectiveCamera)
-        depth = depth.astype(np.float32)
-        return [
-            rasterize(pixels, depth, triangles, large[1], large[0], perspective=perspective)
-            for triangles in meshes
-        ]
+        return pixels, depth.astype(np.float32)
 
+    perspective = isinstance(camera, PerspectiveCamera)
     shown = person.triangles if scene.body else model.triangles
-    (raster,) = draw(body, shown)
+    raster = rasterize(*project(body), shown, large[1], large[0], perspective=perspective)
     # Only what is seen is lit and coloured.
     rows = seen_rows(raster.triangle_id, person.triangles, person.n_total)
     anchors, place = light_rows(rows, person.lit_by, person.lit_share)
@@ -181,7 +175,8 @@ def render_photo(
 
     depth = raster.depth
     for sheet, mesh in sheets:
-        _draw_sheet(image, depth, sheet, mesh, frame, draw, lit)
+        seen = project(mesh.vertices)
+        _draw_sheet(image, depth, sheet, mesh, frame, seen, perspective, lit)
     facing = (anchors < person.n_face) & (normals @ lit.view > 0.5)
     face_light = light[facing].mean(0) if facing.any() else lit.arriving.sum(1)[:3] / 4
     if appearance.glasses is not None:
@@ -364,11 +359,14 @@ def _draw_sheet(
     sheet: Sheet,
     mesh: SheetMesh,
     frame: HeadFrame,
-    draw: Callable[..., list[Raster]],
+    seen: tuple[np.ndarray, np.ndarray],
+    perspective: bool,
     lit: _Lighting,
 ) -> None:
-    """Lay hair or a hat over the picture, in place."""
-    if not len(mesh.triangles):
+    """Lay hair or a hat, whose pixels and depths are `seen`, over the picture, in place."""
+    pixels, distance = seen
+    left, top, right, bottom = _window(pixels, distance, image.shape)
+    if not len(mesh.triangles) or right <= left or bottom <= top:
         return
     normals = vertex_normals(mesh.vertices, mesh.triangles)
     nothing = np.zeros((0, lit.directions.shape[1]), np.float32)
@@ -396,10 +394,16 @@ def _draw_sheet(
         # The far side's inner surface first: it shows through gaps and beside the neck.
         sides.insert(0, np.ascontiguousarray(mesh.triangles[:, ::-1]))
         levels.insert(0, 0.5)
-    for raster, triangles, level in zip(draw(mesh.vertices, *sides), sides, levels, strict=True):
+    pixels = pixels - np.float32([left, top])
+    for triangles, level in zip(sides, levels, strict=True):
+        raster = rasterize(
+            pixels, distance, triangles, bottom - top, right - left, perspective=perspective
+        )
         paint_sheet(
             image,
             depth,
+            top,
+            left,
             raster.triangle_id,
             raster.barycentric,
             raster.depth,
@@ -414,3 +418,16 @@ def _draw_sheet(
             edge,
             float(sheet.seed % 32),
         )
+
+
+def _window(
+    pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, ...]
+) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom (half open) of the part of a picture that a mesh may cover."""
+    height, width = shape[:2]
+    if not (depth.min() > 0 and np.isfinite(pixels).all()):  # partly behind the camera
+        return 0, 0, width, height
+    low, high = np.floor(pixels.min(axis=0)), np.ceil(pixels.max(axis=0)) + 1
+    left, top = np.maximum(low, 0).astype(int).tolist()
+    right, bottom = np.minimum(high, (width, height)).astype(int).tolist()
+    return left, top, right, bottom
