@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from p2f_lib.errors import NoFaceError, P2FError
@@ -93,6 +94,36 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_evaluate)
 
     command = commands.add_parser(
+        "choose-landmarks",
+        help="the face model's landmark vertices, from annotated photographs",
+        description="For each of the 68 iBUG landmarks, the mesh vertex of least reprojection "
+        "error (section 4 of the paper). Measure on other photographs than these.",
+    )
+    command.add_argument("folder", type=Path, help="as of evaluate")
+    command.add_argument(
+        "--part",
+        choices=("all", "even", "odd"),
+        default="odd",
+        help="which half of the photos (default: odd; measure with evaluate --part even)",
+    )
+    command.add_argument(
+        "--radius",
+        type=float,
+        default=10.0,
+        metavar="MM",
+        help="about today's vertices that are searched (default: %(default)g)",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="landmarks.json; beside the weights it is used from then on, its other lists stay",
+    )
+    _add_network(command)
+    command.set_defaults(run=_choose_landmarks)
+
+    command = commands.add_parser(
         "evaluate-aflw2000",
         help="landmark and pose errors on AFLW2000-3D, beside the published ones",
         description="The protocols of 3DDFA (68 points by yaw) and HopeNet (head pose).",
@@ -109,6 +140,43 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_network(command)
     command.set_defaults(run=_evaluate_aflw2000)
+
+    command = commands.add_parser(
+        "train",
+        help="train a network by a recipe such as params/release.yaml",
+        description="Trains the network that a file like params.yaml describes and writes "
+        "DIR/unet.safetensors. A run that was interrupted, even killed, goes on from its last "
+        "checkpoint when the same command is given again. Started by torchrun or srun, it shares "
+        "every batch among the processes.",
+    )
+    command.add_argument(
+        "--config",
+        type=Path,
+        default=Path("params.yaml"),
+        metavar="FILE",
+        help="seed, ground_truth and train are read (default: %(default)s)",
+    )
+    command.add_argument(
+        "--face-model",
+        type=Path,
+        default=Path("build/face_model.safetensors"),
+        help="default: %(default)s",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/trained"),
+        metavar="DIR",
+        help="for weights, checkpoints and curves (default: %(default)s)",
+    )
+    command.add_argument("--devices", type=int, default=1, help="of each machine (default: 1)")
+    command.add_argument("--nodes", type=int, default=1, help="machines (default: 1)")
+    command.add_argument("--precision", help="as of Lightning (default: bfloat16 on a GPU)")
+    command.add_argument(
+        "--save-every", type=int, default=1000, metavar="STEPS", help="default: %(default)s"
+    )
+    command.add_argument("--compile", action="store_true", help="use torch.compile")
+    command.set_defaults(run=_train)
 
     command = commands.add_parser(
         "ablation",
@@ -140,8 +208,8 @@ def _add_network(command: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FOLDER",
-        help="folder of face_model.safetensors and unet.safetensors (default: build of the "
-        "checkout, or the environment variable P2F_HOME)",
+        help="folder of face_model.safetensors and unet.safetensors (default: those released, in "
+        "data/release of the checkout, else build, or the environment variable P2F_HOME)",
     )
 
 
@@ -161,6 +229,20 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _choose_landmarks(arguments: argparse.Namespace) -> int:
+    from p2f_lib.datasets.photos import read_photos
+    from p2f_lib.experiments import select_photo_landmarks
+    from p2f_lib.reconstruction import Reconstructor, write_landmarks
+
+    photos = read_photos(arguments.folder, arguments.part)
+    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    chosen = select_photo_landmarks(reconstructor, photos, arguments.radius)
+    write_landmarks(arguments.out, {"ibug68": chosen.indices}, reconstructor.model)
+    print(f"68 points: mean {100 * np.nanmean(chosen.error_before):.2f} % before")
+    print(f"68 points: mean {100 * np.nanmean(chosen.error):.2f} % after, on the same photos")
+    return 0
+
+
 def _evaluate_aflw2000(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.aflw2000 import evaluate, predict, read_aflw2000, report
     from p2f_lib.reconstruction import Reconstructor
@@ -171,6 +253,44 @@ def _evaluate_aflw2000(arguments: argparse.Namespace) -> int:
     for problem in (*data.problems, *predictions.problems):
         _say(problem)
     print(report(evaluate(predictions, data.photos)))
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from p2f_lib import recipe
+    from p2f_lib.datasets.sources import make_table
+    from p2f_lib.morphable_model import MorphableModel
+    from p2f_lib.training import pin_threads
+
+    parameters = recipe.read_parameters(arguments.config)
+    model = MorphableModel.load(arguments.face_model)
+    table = make_table(parameters["ground_truth"], model, parameters["seed"])
+    pin_threads(parameters["train"]["threads"])
+    hardware = {"devices": arguments.devices, "num_nodes": arguments.nodes}
+    if arguments.devices * arguments.nodes > 1:
+        hardware["strategy"] = "ddp"
+    if arguments.precision is not None:
+        hardware["precision"] = arguments.precision
+    trained = recipe.run(
+        parameters,
+        model,
+        table,
+        arguments.out / "checkpoints",
+        arguments.out / "curves",
+        save_every=arguments.save_every,
+        hardware=hardware,
+        compiled=arguments.compile,
+    )
+    if trained.is_first:  # of several processes, one writes
+        weights = arguments.out / "unet.safetensors"
+        recipe.save(
+            weights,
+            trained,
+            model,
+            recipe=arguments.config.stem,
+            code_revision=recipe.code_revision(),
+        )
+        print(f"Written: {weights}")
     return 0
 
 

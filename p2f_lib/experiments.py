@@ -194,18 +194,20 @@ def evaluate_clips(
     reconstructor: Reconstructor,
     detector: Detector,
     *,
+    others: Mapping[str, Reconstructor] | None = None,
     smoothing: int = 3,
     limit: float = 0.08,
     limit_mm: float = 8.0,
     step: float = 1e-4,
 ) -> ClipEvaluation:
-    """The 3D Menpo protocol: this run, the mean face in the detector's box, and the oracle.
+    """The 3D Menpo protocol: this run, others, the mean face in the detector's box, the oracle.
 
     Parameters
     ----------
     clips, truths : one each a clip.
     truth_model : the face model that the clips were made from; with the truth's coefficients and
         cameras it makes the oracle's planes.
+    others : further networks by the name of their curve; they have the same detector.
     smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
     limit, step : of the AUC, in interocular distances; `limit_mm` of the AUC in mm.
     """
@@ -221,6 +223,9 @@ def evaluate_clips(
     for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
         track = track_frames(clip, detector, reconstructor, window=smoothing)
         add("this run", track.landmarks_2d, track.landmarks_3d)
+        for name, other in (others or {}).items():
+            its = track_frames(clip, detector, other, window=smoothing)
+            add(name, its.landmarks_2d, its.landmarks_3d)
         add("mean face in the box", *_mean_face(model, track, smoothing))
         add("oracle", *_oracle_landmarks(oracle, truth))
         detected.append(track.detected)
@@ -372,6 +377,30 @@ def photo_errors(
         inner.append(distance[INNER].mean() / interocular)
         everything.append(distance.mean() / interocular)
     return PhotoErrors(np.array(inner), np.array(everything))
+
+
+def select_photo_landmarks(
+    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto], radius: float
+) -> Selection:
+    """Section 4 on annotated photographs: the iBUG vertices that fitted meshes put nearest.
+
+    Networks and annotators differ in where a brow begins; no synthetic picture knows it.
+    """
+    model = reconstructor.model
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        found = reconstruct_photos(reconstructor, photos)
+        for photo, face in zip(photos, found, strict=True):
+            if face is not None:
+                yield face.project(face.vertices), photo.landmarks
+
+    return select_vertices(
+        pairs(),
+        markup="ibug68",
+        current=model.landmarks["ibug68"],
+        vertices=model.mean,
+        radius=radius,
+    )
 
 
 def sample_errors(reconstructor: Reconstructor, samples: SampleBatch) -> np.ndarray:

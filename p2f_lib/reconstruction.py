@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 FACE_MODEL_FILE = "face_model.safetensors"
 WEIGHTS_FILE = "unet.safetensors"
-LANDMARKS_FILE = "landmarks.json"  # vertices chosen on training frames (section 4); optional
+LANDMARKS_FILE = "landmarks.json"  # vertices chosen on annotated frames (section 4); optional
+WEIGHTS_FOLDERS = ("data/release", "build")  # of a checkout; the released ones first
 
 CROP_SCALE = 1.4  # as at the authors' evaluation, and the middle of the training's jitter
 MIN_PIXELS = 50  # face pixels below which nothing is fitted
@@ -266,15 +267,15 @@ class Reconstructor:
         device: str = "auto",
         detector: Detector | None = None,
     ) -> Reconstructor:
-        """The last trained or pulled network and face model.
+        """The released network and face model, or others.
 
         Parameters
         ----------
         folder : str or Path, optional
             Holds ``face_model.safetensors``, ``unet.safetensors`` and maybe ``landmarks.json``.
-            Default: the environment variable ``P2F_HOME``; else ``build`` in the current folder or
-            the nearest parent with a ``dvc.yaml``; else ``build`` of the checkout that holds this
-            package.
+            Default: the environment variable ``P2F_HOME``; else ``data/release``, or else ``build``
+            (what the last ``make repro`` trained), in the current folder, the nearest parent with
+            a ``dvc.yaml``, or the checkout that holds this package.
         device : str
             ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
         detector : Detector, optional
@@ -503,15 +504,16 @@ def find_weights(folder: str | Path | None = None) -> Path:
         candidates = [Path(os.environ["P2F_HOME"])]
     else:
         here = Path.cwd()
-        candidates = [p / "build" for p in (here, *here.parents) if (p / "dvc.yaml").is_file()][:1]
-        candidates = [here / "build", *candidates, Path(__file__).resolve().parents[1] / "build"]
+        checkouts = [p for p in (here, *here.parents) if (p / "dvc.yaml").is_file()][:1]
+        bases = [here, *checkouts, Path(__file__).resolve().parents[1]]
+        candidates = [base / folder for base in bases for folder in WEIGHTS_FOLDERS]
     for candidate in candidates:
         if all((candidate / name).is_file() for name in (FACE_MODEL_FILE, WEIGHTS_FILE)):
             return candidate
     raise P2FError(
         f"There is no {FACE_MODEL_FILE} with {WEIGHTS_FILE} in "
         f"{' or '.join(dict.fromkeys(map(str, candidates)))}. "
-        "Run `make repro` to train them or `dvc pull` to fetch them."
+        "Run `dvc pull` to fetch them or `make repro` to train others."
     )
 
 
@@ -578,3 +580,21 @@ def with_landmarks(model: MorphableModel, path: str | Path) -> MorphableModel:
             f"{path} is no list of landmark vertices for {model.name!r}: {error}."
         ) from error
     return replace(model, landmarks={**model.landmarks, **chosen})
+
+
+def write_landmarks(path: str | Path, lists: dict[str, np.ndarray], model: MorphableModel) -> None:
+    """Write vertex lists for `with_landmarks`; other mark-ups that the file has stay.
+
+    Raises
+    ------
+    P2FError
+        The file is there and holds anything else, or it can't be written.
+    """
+    path = Path(path)
+    kept = json.loads(path.read_text()) if path.exists() and with_landmarks(model, path) else {}
+    kept |= {markup: np.asarray(vertices).tolist() for markup, vertices in lists.items()}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(kept) + "\n")
+    except OSError as error:
+        raise P2FError(f"Cannot write {path}: {error}.") from error

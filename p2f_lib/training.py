@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import os
+import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from dvclive.lightning import DVCLiveLogger
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
@@ -33,11 +39,19 @@ class TrainingConfig:
     Parameters
     ----------
     epochs, batch_size : int
-        The paper: 60 epochs of 100 000 images, batches of 4.
+        The paper: 60 epochs of 100 000 images, batches of 4. Of several processes, each takes its
+        part of a batch.
     learning_rate : float
         At the start; per epoch it falls by ``2 ** (-halvings / epochs)``.
     halvings : float
         Of the learning rate over the whole run (authors' code: 5).
+    warmup : int
+        Steps over which the rate first grows linearly.
+    cooldown : float
+        Share of the run at whose end the rate falls linearly to zero.
+    average : float
+        What a step keeps of the running average of the weights, which is then the result; 0 for
+        the last weights themselves.
     betas : (float, float)
         Of Adam; the paper's (0.5, 0.9).
     pncc_weight, offset_weight : float
@@ -50,10 +64,23 @@ class TrainingConfig:
     batch_size: int = 4
     learning_rate: float = 1e-3
     halvings: float = 5.0
+    warmup: int = 0
+    cooldown: float = 0.0
+    average: float = 0.0
     betas: tuple[float, float] = (0.5, 0.9)
     pncc_weight: float = 1.0
     offset_weight: float = 1.0
     seed: int = 0
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of a step over that of the start, for epochs of so many steps."""
+        factor = 2 ** (-self.halvings * (step // steps) / self.epochs)
+        if step < self.warmup:
+            factor *= (step + 1) / self.warmup
+        left = self.epochs * steps - step
+        if left < self.cooldown * self.epochs * steps:
+            factor *= left / (self.cooldown * self.epochs * steps)
+        return factor
 
 
 class Canvases(Dataset):
@@ -72,25 +99,52 @@ class Canvases(Dataset):
         return self.samples[indices]
 
 
-class EpochShuffle(Sampler[int]):
-    """A permutation that (seed, epoch) decides, so that a resumed run sees the same order."""
+class EpochShuffle(Sampler[list[int]]):
+    """Batches of a permutation that (seed, epoch) decides, so that a resumed run sees the same.
 
-    def __init__(self, length: int, seed: int) -> None:
-        self.length, self.seed, self.epoch = length, seed, 0
+    Parameters
+    ----------
+    length, batch_size : int
+        Of the data set; what is left over after the last full batch is left out.
+    seed : int
+    part : (k, n)
+        Only part k of n of each batch, for one of n processes.
+    """
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the start of each epoch."""
-        self.epoch = epoch
+    def __init__(
+        self, length: int, batch_size: int, seed: int, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.length, self.seed, self.part = length, seed, part
+        self.batch_size = min(batch_size, length)
+        if self.batch_size % part[1]:
+            raise P2FError(
+                f"A batch of {self.batch_size} doesn't divide among {part[1]} processes."
+            )
+        self.position = (0, 0)
+
+    def set_position(self, epoch: int, batch: int = 0) -> None:
+        """Where the next iteration begins."""
+        self.position = (epoch, batch)
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.batch_size
 
-    def __iter__(self):
-        return iter(np.random.default_rng([self.seed, self.epoch]).permutation(self.length))
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, first = self.position
+        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+        k, n = self.part
+        share = self.batch_size // n
+        for batch in range(first, len(self)):
+            start = batch * self.batch_size + k * share
+            yield order[start : start + share].tolist()
 
 
 def masked_l1(
-    output: torch.Tensor, planes: torch.Tensor, valid: torch.Tensor, config: NetworkConfig
+    output: torch.Tensor,
+    planes: torch.Tensor,
+    valid: torch.Tensor,
+    config: NetworkConfig,
+    pixels: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The two parts of the loss, each in units of its own output scale.
 
@@ -101,6 +155,9 @@ def masked_l1(
     planes : (B, 6, S, S)
         True PNCC and offsets, mm.
     valid : (B, S, S) bool
+    pixels : (), optional
+        Face pixels that the offsets' sum is divided by; those of `valid` by default. Processes that
+        share a batch give their mean, so that the mean of their losses is that of the batch.
 
     Returns
     -------
@@ -113,7 +170,8 @@ def masked_l1(
     pncc = (output[:, :3] - planes[:, :3] / config.pncc_scale).abs().mean()
     difference = (output[:, 3:] - planes[:, 3:] / config.offset_scale).abs()
     mask = valid[:, None].float()
-    offsets = (difference * mask).sum() / (3 * mask.sum().clamp_min(1))
+    pixels = mask.sum() if pixels is None else pixels
+    offsets = (difference * mask).sum() / (3 * pixels.clamp_min(1))
     return pncc, offsets
 
 
@@ -177,7 +235,7 @@ def heldout_errors(
 
 
 class Pix2FaceModule(lightning.LightningModule):
-    """The network with its loss, optimiser and schedule."""
+    """The network with its loss, optimiser, schedule and data."""
 
     def __init__(
         self,
@@ -185,25 +243,50 @@ class Pix2FaceModule(lightning.LightningModule):
         network: NetworkConfig,
         training: TrainingConfig,
         jitter: Jitter,
-        loader: DataLoader,
+        dataset: Dataset,
         heldout: SampleBatch | None = None,
+        workers: int = 0,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
         self.training_config, self.jitter, self.heldout = training, jitter, heldout
-        self.face_model, self.loader = face_model, loader
+        self.face_model, self.dataset, self.workers = face_model, dataset, workers
         torch.manual_seed(training.seed)
         self.unet = UNet(network).to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.unet).requires_grad_(False) if training.average else None
+        if compiled:
+            self.unet.compile()
+
+    @property
+    def result(self) -> UNet:
+        """The network that the training is for."""
+        return self.unet if self.average is None else self.average
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return self.trainer.global_rank, self.trainer.world_size
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch."""
+        size = self.training_config.batch_size
+        if isinstance(self.dataset, SampleStream):
+            return len(self.dataset)
+        return len(self.dataset) // min(size, len(self.dataset))
 
     def transfer_batch_to_device(self, batch: SampleBatch, *_: object) -> SampleBatch:
         return batch  # `training_step` moves what it makes of it
 
     def train_dataloader(self) -> DataLoader:
+        self.loader = _loader(self.dataset, self.training_config, self.workers, self.part)
         self.on_train_epoch_start()  # a resumed run's workers start before the hook is called
         return self.loader
 
     def on_train_epoch_start(self) -> None:
-        if isinstance(self.loader.dataset, SampleStream):
-            self.loader.dataset.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        streamed = isinstance(self.dataset, SampleStream)
+        position = self.dataset if streamed else self.loader.batch_sampler
+        position.set_position(*divmod(self.global_step, self.steps))
 
     def training_step(self, batch: SampleBatch, index: int) -> torch.Tensor:
         # (seed, step) decides the jitter, so that a resumed run repeats it.
@@ -217,34 +300,53 @@ class Pix2FaceModule(lightning.LightningModule):
             self.unet.config.input_size,
             generator,
             self.device,
+            self.part,
         )
         images = normalise_images(images).contiguous(memory_format=torch.channels_last)
-        pncc, offsets = masked_l1(self.unet(images), planes, valid, self.unet.config)
+        pixels = None
+        if self.trainer.world_size > 1:
+            pixels = self.all_gather(valid.sum().float()).mean()
+        output = self.unet(images).float()
+        pncc, offsets = masked_l1(output, planes, valid, self.unet.config, pixels)
         options = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
         self.log("train/pncc_l1_mm", pncc.detach() * self.unet.config.pncc_scale, **options)
         self.log("train/offset_l1_mm", offsets.detach() * self.unet.config.offset_scale, **options)
         config = self.training_config
         return config.pncc_weight * pncc + config.offset_weight * offsets
 
+    def optimizer_step(self, *arguments: object, **options: object) -> None:
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:  # here, so that a checkpoint never lacks the last step
+            _follow(self.average, self.unet, self.training_config.average, self.global_step)
+
     def on_train_epoch_end(self) -> None:
-        if self.heldout is None:
+        if self.heldout is None or not self.trainer.is_global_zero:
             return
-        errors = heldout_errors(self.unet, self.face_model, self.heldout)
+        errors = heldout_errors(self.result, self.face_model, self.heldout)
         for name, value in asdict(errors).items():
-            self.log(f"heldout/{name}", value)
+            self.log(f"heldout/{name}", value, rank_zero_only=True)
 
     def configure_optimizers(self) -> dict:
-        config = self.training_config
+        config, steps = self.training_config, self.steps
         optimizer = torch.optim.Adam(
             self.unet.parameters(), lr=config.learning_rate, betas=config.betas
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda epoch: 2 ** (-config.halvings * epoch / config.epochs)
+            optimizer, lambda step: config.rate(step, steps)
         )
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "epoch"},
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+@torch.no_grad()
+def _follow(average: UNet, unet: UNet, keep: float, step: int) -> None:
+    """One step of the running average; the first ones, far from any good, are soon forgotten."""
+    share = 1 - min(keep, (1 + step) / (20 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(unet.parameters()), share)
+    for mine, other in zip(average.buffers(), unet.buffers(), strict=True):
+        mine.lerp_(other, share) if mine.is_floating_point() else mine.copy_(other)
 
 
 def train(
@@ -259,8 +361,14 @@ def train(
     callbacks: list[Callback] | None = None,
     workers: int = 0,
     progress: bool = True,
+    save_every: int = 1000,
+    hardware: dict[str, Any] | None = None,
+    compiled: bool = False,
 ) -> UNet:
     """Train a network, resuming where an interrupted run of the same recipe stopped.
+
+    A run that was killed ends with the same bits as one that was not (on a CPU): weights,
+    optimiser, schedule, position in the data and randomness all follow from the checkpoint.
 
     Parameters
     ----------
@@ -272,10 +380,17 @@ def train(
     workers : int
         Processes that fetch batches; worth it where samples are rendered on demand.
     folder : path, optional
-        Where ``last.ckpt`` is kept between epochs, until the run is complete. It resumes a run of
-        the same parameters and samples only.
+        Where ``last.ckpt`` is kept, and the one before it, until the run is complete. They resume a
+        run of the same parameters and samples only.
     log : path, optional
         Where DVCLive writes the curves: one ``.tsv`` a quantity, one row an epoch.
+    save_every : int
+        Steps between checkpoints within an epoch; there is one at the end of each epoch, too.
+    hardware : dict, optional
+        Arguments of `lightning.Trainer` such as ``devices``, ``num_nodes``, ``strategy``,
+        ``precision``. One device by default: the graphics card, in bfloat16, where there is one.
+    compiled : bool
+        Use `torch.compile`: slow to start, faster from then on.
 
     Returns
     -------
@@ -286,12 +401,16 @@ def train(
     ------
     P2FError
         A checkpoint of another recipe in `folder`; a stream with batches of another size than the
-        recipe's.
+        recipe's; a batch that doesn't divide among the processes.
     """
     dataset = Canvases(samples) if isinstance(samples, SampleBatch) else samples
-    loader = _loader(dataset, training, workers)
+    if isinstance(dataset, SampleStream) and dataset.batch_size != training.batch_size:
+        raise P2FError(
+            f"The stream makes batches of {dataset.batch_size}, the recipe asks for "
+            f"{training.batch_size}; give both the same number."
+        )
     keep_freed_memory()  # every step needs the same amount again
-    module = Pix2FaceModule(model, network, training, jitter, loader, heldout)
+    module = Pix2FaceModule(model, network, training, jitter, dataset, heldout, workers, compiled)
     recipe = {
         "network": asdict(network),
         "training": asdict(training),
@@ -299,62 +418,63 @@ def train(
         "samples": [len(dataset), zlib.crc32(_first_image(dataset).tobytes())],
     }
     callbacks = [*(callbacks or []), *([_Bar()] if progress else [])]
-    checkpoint = None
+    saver = None
     if folder is not None:
-        folder = Path(folder)
-        saver = ModelCheckpoint(
-            dirpath=folder,
-            filename="last",
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
+        saver = _Saver(Path(folder), save_every)
         callbacks += [saver, _Recipe(recipe)]
-        checkpoint = folder / "last.ckpt"
     trainer = lightning.Trainer(
+        **{"accelerator": "auto", "devices": 1, "precision": _precision()} | (hardware or {}),
         max_epochs=training.epochs,
-        accelerator="auto",
-        devices=1,
         logger=_logger(log) if log is not None else False,
         callbacks=callbacks,
+        plugins=[_KeptCheckpoints()],
         enable_checkpointing=folder is not None,
         enable_progress_bar=False,  # writes to stdout, where notebooks keep their results
         enable_model_summary=False,
+        use_distributed_sampler=False,  # `EpochShuffle` and `SampleStream` share batches out
         deterministic=True,
         log_every_n_steps=1,
     )
-    resume = checkpoint if checkpoint is not None and checkpoint.is_file() else None
-    trainer.fit(module, ckpt_path=resume, weights_only=True)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)  # the next run starts afresh
-    return module.unet.cpu().eval()
+    trainer.fit(module, ckpt_path=saver and saver.found(), weights_only=True)
+    if saver is not None and trainer.is_global_zero:
+        saver.forget()  # the next run starts afresh
+    return module.result.cpu().eval()
 
 
-def _loader(dataset: Dataset, training: TrainingConfig, workers: int) -> DataLoader:
+def _precision() -> str:
+    """bfloat16 on graphics cards that have it; on CPUs it is slower than float32."""
+    good = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if good else "32-true"
+
+
+class _Loader(DataLoader):
+    """A loader whose position follows from the number of steps: nothing of it is kept."""
+
+    def state_dict(self) -> dict:
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+def _loader(
+    dataset: Dataset, training: TrainingConfig, workers: int, part: tuple[int, int]
+) -> DataLoader:
     options = {
         "num_workers": workers,
         "multiprocessing_context": "spawn" if workers else None,
         "persistent_workers": workers > 0,
     }
     if isinstance(dataset, SampleStream):
-        if dataset.batch_size != training.batch_size:
-            raise P2FError(
-                f"The stream makes batches of {dataset.batch_size}, the recipe asks for "
-                f"{training.batch_size}; give both the same number."
-            )
-        return DataLoader(dataset, batch_size=None, **options)
-    return DataLoader(
-        dataset,
-        batch_size=training.batch_size,
-        sampler=EpochShuffle(len(dataset), training.seed),
-        drop_last=len(dataset) > training.batch_size,
-        collate_fn=_as_it_is,
-        **options,
-    )
+        dataset.set_part(*part)
+        return _Loader(dataset, batch_size=None, **options)
+    batches = EpochShuffle(len(dataset), training.batch_size, training.seed, part)
+    return _Loader(dataset, batch_sampler=batches, collate_fn=_as_it_is, **options)
 
 
 def _first_image(dataset: Dataset) -> np.ndarray:
     if isinstance(dataset, SampleStream):
-        dataset.set_epoch(0)
+        dataset.set_position(0)
         return next(iter(dataset)).images[0]
     return dataset.__getitems__([0]).images[0]
 
@@ -384,13 +504,83 @@ class _Bar(Callback):
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: object) -> None:
         title = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
-        self.bar = tqdm(total=trainer.num_training_batches, desc=title, unit="batch")
+        total = trainer.num_training_batches
+        self.bar = tqdm(
+            total=total,
+            initial=trainer.global_step - trainer.current_epoch * total,
+            desc=title,
+            unit="batch",
+            disable=not trainer.is_global_zero,
+        )
 
     def on_train_batch_end(self, *_: object) -> None:
         self.bar.update()
 
     def on_train_epoch_end(self, *_: object) -> None:
         self.bar.close()
+
+
+class _KeptCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are never half written, and the one before."""
+
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, **_: object) -> None:
+        path = Path(path)
+        draft = path.with_suffix(".tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as error:  # PyTorch wraps what the system says
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+            warnings.warn(
+                f"No checkpoint could be written to {path} ({error}); the training goes on, and "
+                "the last one that could be stays.",
+                stacklevel=2,
+            )
+            return
+        if path.exists():
+            path.replace(previous(path))
+        draft.replace(path)
+
+
+def previous(path: Path) -> Path:
+    """Where the checkpoint before the last is kept."""
+    return path.with_name(f"previous-{path.name}")
+
+
+class _Saver(Checkpoint):
+    """Writes checkpoints: every so many steps, and at the end of an epoch, after all else."""
+
+    def __init__(self, folder: Path, every: int) -> None:
+        self.path, self.every = folder / "last.ckpt", every
+
+    def found(self) -> Path | None:
+        """The newest checkpoint that can be read."""
+        for path in (self.path, previous(self.path)):
+            if path.is_file():
+                try:
+                    torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                except Exception as error:  # damage has many faces
+                    warnings.warn(f"The checkpoint {path} is damaged: {error}.", stacklevel=2)
+                else:
+                    return path
+        return None
+
+    def forget(self) -> None:
+        for path in (self.path, previous(self.path)):
+            path.unlink(missing_ok=True)
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Pix2FaceModule, *_: object
+    ) -> None:
+        if trainer.global_step % self.every == 0 and trainer.global_step % module.steps:
+            trainer.save_checkpoint(self.path)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: object) -> None:
+        trainer.save_checkpoint(self.path)
 
 
 class _Recipe(Callback):

@@ -1,6 +1,7 @@
 """Photo to face, with a network that can't err in place of the trained one."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -370,6 +371,11 @@ def test_where_weights_are_looked_for(home, tmp_path, monkeypatch):
     assert find_weights() == home
     monkeypatch.chdir(tmp_path)
     assert find_weights().resolve() == home
+    released = tmp_path / "data" / "release"
+    shutil.copytree(home, released)
+    assert find_weights().resolve() == released
+    assert find_weights("build").resolve() == home
+    shutil.rmtree(released)
 
     other = tmp_path / "other"
     home.rename(other)
@@ -377,7 +383,7 @@ def test_where_weights_are_looked_for(home, tmp_path, monkeypatch):
     assert find_weights() == other
     # What was asked for is not silently replaced by something else.
     for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(P2FError, match=r"make repro.*dvc pull"):
+        with pytest.raises(P2FError, match=r"dvc pull.*make repro"):
             find_weights(folder)
     monkeypatch.setenv("P2F_HOME", str(tmp_path / "nowhere"))
     with pytest.raises(P2FError, match="nowhere"):

@@ -63,14 +63,14 @@ def test_real_workers_give_the_same_and_hear_of_the_next_epoch(model, expected):
         persistent_workers=True,
     )
     for epoch in range(2):
-        pieces.set_epoch(epoch)
+        pieces.set_position(epoch)
         same(loader, expected[1 + 2 * epoch : 3 + 2 * epoch])
 
 
 def test_a_stream_goes_on_where_it_is_told_to(model, expected):
     same(stream(model, start=4, batches=3), expected[2:])
     pieces = stream(model, batches=2)
-    pieces.set_epoch(1)
+    pieces.set_position(1)
     same(pieces, expected[2:4])
 
 

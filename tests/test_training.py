@@ -1,6 +1,11 @@
 """The loss; resuming, from memory and from a stream; learning on a toy."""
 
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +18,11 @@ from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.training import (
+    EpochShuffle,
     TrainingConfig,
     heldout_errors,
     masked_l1,
+    previous,
     read_history,
     train,
 )
@@ -147,3 +154,109 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(model, tmp_path):
 def test_a_stream_of_other_batches_gets_a_sentence(model):
     with pytest.raises(P2FError, match="batches of 2, the recipe asks for 4"):
         train(model, stream(model), NETWORK, TrainingConfig(batch_size=4), progress=False)
+
+
+def in_process(*arguments, processes=1):
+    """Run tests/train_toy.py, under torchrun where it takes several processes."""
+    launcher = ["-m", "tests.train_toy"]
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", *launcher]
+        launcher += [f"--processes={processes}"]
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, arguments)],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def weights_of(folder):
+    return torch.load(folder / "weights.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("straight")
+    run = in_process(folder)
+    assert run.returncode == 0, run.stderr
+    return weights_of(folder)
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(straight, tmp_path):
+    for step in (5, 11):  # of six a pass: within the first epoch, then within the second
+        assert in_process(tmp_path, "--kill", step).returncode == -signal.SIGKILL
+        kept = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert kept["global_step"] == step - 1
+    # Half a checkpoint, as a careless copy leaves it: the one before is taken.
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:3000])
+    run = in_process(tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "is damaged" in run.stderr
+    resumed = weights_of(tmp_path)
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    assert not last.exists()
+    assert not previous(last).exists()
+
+
+def test_two_processes_reach_the_weights_of_one(straight, tmp_path):
+    run = in_process(tmp_path, processes=2)
+    assert run.returncode == 0, run.stderr
+    together = weights_of(tmp_path)
+    for name, value in straight.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-5)
+    moved = [name for name in straight if not torch.equal(straight[name], together[name])]
+    assert moved  # they did share the work
+
+
+def test_a_full_disk_costs_no_more_than_the_checkpoint(model, samples, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    recipe = TrainingConfig(epochs=1, batch_size=8)
+    straight = train(model, samples, NETWORK, recipe, progress=False)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(UserWarning, match="No space left on device.*goes on"):
+        unet = train(model, samples, NETWORK, recipe, folder=tmp_path, progress=False, save_every=2)
+    assert list(tmp_path.iterdir()) == []
+    for a, b in zip(straight.state_dict().values(), unet.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_batches_are_shared_out_and_resumed():
+    whole = EpochShuffle(21, 6, seed=1)
+    batches = list(whole)
+    assert len(batches) == len(whole) == 3
+    assert len({row for batch in batches for row in batch}) == 18  # none twice
+    parts = [list(EpochShuffle(21, 6, 1, (k, 3))) for k in range(3)]
+    assert [sum(shares, []) for shares in zip(*parts, strict=True)] == batches
+    whole.set_position(0, 2)
+    assert list(whole) == batches[2:]
+    whole.set_position(1)
+    assert list(whole) != batches
+    with pytest.raises(P2FError, match="doesn't divide among 4"):
+        EpochShuffle(21, 6, 1, (0, 4))
+
+
+def test_the_learning_rate():
+    paper = TrainingConfig(epochs=60)
+    assert paper.rate(0, 100) == 1
+    assert paper.rate(6000 - 1, 100) == pytest.approx(2 ** (-5 * 59 / 60))
+    ours = TrainingConfig(epochs=10, halvings=0, warmup=4, cooldown=0.2)
+    rates = [ours.rate(step, 10) for step in range(100)]
+    np.testing.assert_allclose(rates[:5], [0.25, 0.5, 0.75, 1, 1])
+    assert set(rates[4:80]) == {1.0}
+    np.testing.assert_allclose(rates[80:], np.arange(20, 0, -1) / 20)
+
+
+def test_the_average_of_weights_follows_them(model, samples):
+    recipe = TrainingConfig(epochs=2, batch_size=8)
+    last = train(model, samples, NETWORK, recipe, progress=False)
+    slow = train(model, samples, NETWORK, replace(recipe, average=0.99), progress=False)
+    short = train(model, samples, NETWORK, replace(recipe, average=1e-9), progress=False)
+    pairs = zip(last.parameters(), slow.parameters(), short.parameters(), strict=True)
+    for a, b, c in pairs:
+        torch.testing.assert_close(a, c)
+        assert not torch.equal(a, b)

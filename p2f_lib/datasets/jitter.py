@@ -47,7 +47,10 @@ CENTRED = Jitter((1.4, 1.4), 0.0, 0.0, 0.0, 0.0, mirror=False)
 
 
 def sample_crops(
-    landmarks: torch.Tensor, jitter: Jitter, generator: torch.Generator
+    landmarks: torch.Tensor,
+    jitter: Jitter,
+    generator: torch.Generator,
+    part: tuple[int, int] = (0, 1),
 ) -> torch.Tensor:
     """Random crops about the landmarks' boxes.
 
@@ -55,6 +58,9 @@ def sample_crops(
     ----------
     landmarks : (B, L, 2) float
         Canvas pixels.
+    part : (k, n)
+        Which of the n parts of a larger batch this is; together they get the crops that the whole
+        would get.
 
     Returns
     -------
@@ -62,10 +68,9 @@ def sample_crops(
         Maps from the crop's unit square [-1, 1]^2 to canvas pixels; one with a negative determinant
         mirrors.
     """
-    batch = len(landmarks)
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        draw = torch.rand(batch, generator=generator).to(landmarks)
+        draw = _rand(len(landmarks), part, generator).to(landmarks)
         return low + (high - low) * draw
 
     low, high = landmarks.amin(1), landmarks.amax(1)
@@ -81,6 +86,14 @@ def sample_crops(
     rows = [torch.stack([sign * cos, -sin, center[:, 0]], 1)]
     rows.append(torch.stack([sign * sin, cos, center[:, 1]], 1))
     return torch.stack(rows, 1)
+
+
+def _rand(
+    batch: int, part: tuple[int, int], generator: torch.Generator, *shape: int
+) -> torch.Tensor:
+    """(batch, *shape) uniform values, those of part k of n of a larger batch."""
+    k, n = part
+    return torch.rand(n * batch, *shape, generator=generator)[k * batch : (k + 1) * batch]
 
 
 def crop_images(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torch.Tensor:
@@ -114,14 +127,19 @@ def crop_images(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torc
     return functional.avg_pool2d(crops, finer) if finer > 1 else crops
 
 
-def jitter_colors(images: torch.Tensor, jitter: Jitter, generator: torch.Generator) -> torch.Tensor:
+def jitter_colors(
+    images: torch.Tensor,
+    jitter: Jitter,
+    generator: torch.Generator,
+    part: tuple[int, int] = (0, 1),
+) -> torch.Tensor:
     """Random gamma and colour balance of ``(B, 3, S, S)`` images in 0..255.
 
     Both act on the 0..1 scale; on the 0..255 scale of the authors' code a gamma saturates.
     """
     batch = len(images)
-    gamma = 1 + jitter.gamma * (2 * torch.rand(batch, 1, 1, 1, generator=generator) - 1)
-    gain = 1 - jitter.gain * torch.rand(batch, 3, 1, 1, generator=generator)
+    gamma = 1 + jitter.gamma * (2 * _rand(batch, part, generator, 1, 1, 1) - 1)
+    gain = 1 - jitter.gain * _rand(batch, part, generator, 3, 1, 1)
     gain = gain / gain.amax(1, keepdim=True)
     unit = (images / 255 * gain.to(images)).clamp(0, 1)
     return 255 * unit ** gamma.to(images)
@@ -134,6 +152,7 @@ def jitter_batch(
     size: int,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
+    part: tuple[int, int] = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random crops of samples in random colours, with the targets rendered in these very crops.
 
@@ -148,6 +167,8 @@ def jitter_batch(
     device
         Where the pictures are resampled. The targets are rendered on the CPU by this thread alone:
         others would contend with those of torch and cost twice as much time.
+    part : (k, n)
+        As of `sample_crops`.
 
     Returns
     -------
@@ -155,10 +176,10 @@ def jitter_batch(
     planes : (B, 6, size, size) float32, mm
     valid : (B, size, size) bool
     """
-    matrices = sample_crops(torch.from_numpy(samples.landmarks), jitter, generator)
+    matrices = sample_crops(torch.from_numpy(samples.landmarks), jitter, generator, part)
     images = torch.from_numpy(samples.images).to(device).permute(0, 3, 1, 2)
     images = crop_images(images, matrices, size)
-    images = jitter_colors(images, jitter, generator)
+    images = jitter_colors(images, jitter, generator, part)
     planes, valid = samples.crops(model, matrices.numpy(), size)
     planes = torch.from_numpy(planes).to(device).permute(0, 3, 1, 2)
     return images, planes, torch.from_numpy(valid).to(device)

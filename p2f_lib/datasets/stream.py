@@ -22,7 +22,7 @@ class SampleStream(IterableDataset):
     Sample i depends on (seed, i) alone, and batch b of epoch e holds the samples from
     ``start + (e * batches + b) * batch_size`` on, whatever the number of workers: worker w of W
     makes the batches w, w + W, ..., and `DataLoader`, which needs ``batch_size=None``, fetches them
-    in turn.
+    in turn. Of several training processes, each makes its part of every batch.
 
     Parameters
     ----------
@@ -63,21 +63,36 @@ class SampleStream(IterableDataset):
             "processes": 1,
             "progress": False,
         }
+        self.part = (0, 1)
         # Shared, because workers that live on see only their own copy of everything else.
-        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return self.batches
 
-    def set_epoch(self, epoch: int) -> None:
-        """Go to another epoch from the next iteration on."""
-        self.epoch[0] = epoch
+    def set_position(self, epoch: int, batch: int = 0) -> None:
+        """Where the next iteration begins."""
+        self.position[0], self.position[1] = epoch, batch
+
+    def set_part(self, k: int, n: int) -> None:
+        """Make part k of n of every batch, for one of n training processes.
+
+        Raises
+        ------
+        P2FError
+            The batch doesn't divide by n.
+        """
+        if self.batch_size % n:
+            raise P2FError(f"A batch of {self.batch_size} doesn't divide among {n} processes.")
+        self.part = (k, n)
 
     def __iter__(self) -> Iterator[SampleBatch]:
         info = get_worker_info()
-        first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        epoch = int(self.epoch[0])
-        for batch in range(first, self.batches, step):
-            start = self.start + (epoch * self.batches + batch) * self.batch_size
-            indices = range(start, start + self.batch_size)
+        worker, step = (0, 1) if info is None else (info.id, info.num_workers)
+        epoch, first = self.position.tolist()
+        k, n = self.part
+        share = self.batch_size // n
+        for batch in range(first + worker, self.batches, step):
+            start = self.start + (epoch * self.batches + batch) * self.batch_size + k * share
+            indices = range(start, start + share)
             yield render_samples(self.model, self.seed, indices, **self.options)
