@@ -124,6 +124,23 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_choose_landmarks)
 
     command = commands.add_parser(
+        "model-card",
+        help="measure a network and write its model card",
+        description="Errors on synthetic people whom no training has seen and, where they are "
+        "given, on annotated photographs; its provenance; its worst pictures.",
+    )
+    command.add_argument("--photos", type=Path, metavar="FOLDER", help="as of evaluate")
+    command.add_argument(
+        "--part", choices=("all", "even", "odd"), default="even", help="default: %(default)s"
+    )
+    command.add_argument("--count", type=int, default=300, help="people (default: %(default)s)")
+    command.add_argument(
+        "--out", type=Path, default=Path("reports/model_card.md"), help="default: %(default)s"
+    )
+    _add_network(command)
+    command.set_defaults(run=_model_card)
+
+    command = commands.add_parser(
         "evaluate-aflw2000",
         help="landmark and pose errors on AFLW2000-3D, beside the published ones",
         description="The protocols of 3DDFA (68 points by yaw) and HopeNet (head pose).",
@@ -226,6 +243,24 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     print(f"51 inner points: median {100 * found['inner_median']:.2f} %")
     print(f"all 68 points: mean {100 * found['all_mean']:.2f} %")
     print(f"beyond {arguments.limit:g} %: {found['failures']} photos")
+    return 0
+
+
+def _model_card(arguments: argparse.Namespace) -> int:
+    from p2f_lib import model_card
+    from p2f_lib.datasets.photos import read_photos
+    from p2f_lib.reconstruction import Reconstructor, find_weights
+
+    photos = {}
+    if arguments.photos is not None:
+        photos = {"real photographs": read_photos(arguments.photos, arguments.part)}
+    folder = find_weights(arguments.weights)
+    reconstructor = Reconstructor.from_pretrained(folder, arguments.device)
+    picture = f"{folder.name}_failures.png"
+    samples = model_card.synthetic_people(reconstructor, arguments.count)
+    card = model_card.make_card(reconstructor, samples, photos, folder.name, picture)
+    model_card.write(arguments.out, card, picture)
+    print(f"Written: {arguments.out}, {arguments.out.parent / 'figures' / picture}")
     return 0
 
 

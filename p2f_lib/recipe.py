@@ -65,8 +65,8 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
     missing = {"seed", "ground_truth", "train"} - set(parameters or ())
     if not isinstance(parameters, dict) or missing:
         raise P2FError(
-            f"{path} has no entries {', '.join(sorted(missing))}; params.yaml shows what a training "
-            "needs."
+            f"{path} has no entries {', '.join(sorted(missing))}; params.yaml shows what a "
+            "training needs."
         )
     return parameters
 

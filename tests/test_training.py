@@ -205,8 +205,12 @@ def test_two_processes_reach_the_weights_of_one(straight, tmp_path):
     run = in_process(tmp_path, processes=2)
     assert run.returncode == 0, run.stderr
     together = weights_of(tmp_path)
-    for name, value in straight.items():
-        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-5)
+    # A bias before a normalisation changes nothing: its gradient is rounding noise alone, which
+    # Adam scales up to full steps.
+    idle = {f"{part}.{i}.0.bias" for part in ("encoder", "decoder") for i in (0, 1, 2)}
+    idle -= {"encoder.0.0.bias", "decoder.2.0.bias"}  # these have no normalisation behind them
+    for name in straight.keys() - idle:
+        torch.testing.assert_close(together[name], straight[name], rtol=1e-3, atol=1e-5)
     moved = [name for name in straight if not torch.equal(straight[name], together[name])]
     assert moved  # they did share the work
 
@@ -231,7 +235,7 @@ def test_batches_are_shared_out_and_resumed():
     assert len(batches) == len(whole) == 3
     assert len({row for batch in batches for row in batch}) == 18  # none twice
     parts = [list(EpochShuffle(21, 6, 1, (k, 3))) for k in range(3)]
-    assert [sum(shares, []) for shares in zip(*parts, strict=True)] == batches
+    assert [a + b + c for a, b, c in zip(*parts, strict=True)] == batches
     whole.set_position(0, 2)
     assert list(whole) == batches[2:]
     whole.set_position(1)

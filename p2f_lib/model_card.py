@@ -1,0 +1,162 @@
+"""The model card of a network: where it comes from, how good it is, where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from p2f_lib import figures
+from p2f_lib.crop import Box
+from p2f_lib.datasets.photos import AnnotatedPhoto
+from p2f_lib.experiments import photo_errors, sample_errors
+from p2f_lib.ground_truth import SampleBatch
+from p2f_lib.reconstruction import Reconstructor
+from p2f_lib.synthesis import render_samples
+from p2f_lib.training import heldout_errors
+
+SEED = 20171023  # other people than those of any training here
+CANVAS = 256  # pixels a side of the pictures
+FAILURES = 8
+TEXT = """\
+# Model card: {weights}
+
+A U-Net that turns a square crop about a face ({size} x {size} pixels, RGB / 255 - 0.5) into PNCC and
+offsets of the face model {face_model}, mm; see the [README](../README.md) for frames and units.
+
+{provenance}
+
+## What it has seen
+
+Synthetic photographs only: random people of the open face model, rendered. No photograph of a person.
+The weights may be used by anyone under the licence of the repository.
+
+## How good it is
+
+Written by `p2f model-card`. Synthetic people are {count} whom no training has seen, with everything
+that may cover or darken a face, seen up to {yaw:.0f} degrees from the side.
+
+| what | figure |
+|---|---|
+{rows}
+
+## Where it fails
+
+The {failures} worst of the synthetic pictures: green what it says, white rings the truth.
+
+![Failures](figures/{picture})
+
+Worst are faces that are mostly hidden or seen from the side, in hard light or blurred. Fine shape is
+mostly that of the mean face. It says nothing about who somebody is, and must not be used to identify,
+judge or track people without their consent. Skin tones are sampled evenly in training; errors by group
+on real photographs have not been measured.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """A model card.
+
+    Attributes
+    ----------
+    text : Markdown, to be written beside a folder ``figures``.
+    figure : the failures.
+    """
+
+    text: str
+    figure: Figure
+
+
+def synthetic_people(reconstructor: Reconstructor, count: int) -> SampleBatch:
+    """Photographs of people for the card."""
+    return render_samples(reconstructor.model, SEED, range(count), CANVAS, no_face_share=0.0)
+
+
+def make_card(
+    reconstructor: Reconstructor,
+    samples: SampleBatch,
+    photos: Mapping[str, Sequence[AnnotatedPhoto]],
+    weights: str,
+    picture: str,
+) -> Card:
+    """Measure a network and describe it.
+
+    Parameters
+    ----------
+    samples : from `synthetic_people`.
+    photos : annotated real photographs by what they are called.
+    weights : what the network is called.
+    picture : file name of the figure.
+    """
+    unet = reconstructor.unet
+    errors = asdict(heldout_errors(unet, reconstructor.model, samples))
+    landmarks = sample_errors(reconstructor, samples)
+    rows = [
+        ("PNCC, median error", f"{errors['pncc_median']:.2f} mm"),
+        (
+            "offsets, mean absolute error",
+            f"{errors['offset_l1']:.2f} mm, {100 * errors['offset_ratio']:.1f} % of predicting zero",
+        ),
+        ("face mask, intersection over union", f"{errors['mask_iou']:.3f}"),
+        (
+            "68 landmarks, % of the box size, mean and median",
+            f"{100 * landmarks.mean():.2f}, {100 * np.median(landmarks):.2f}",
+        ),
+    ]
+    for name, annotated in photos.items():
+        found = photo_errors(reconstructor, annotated).summary(0.25)
+        rows.append(
+            (
+                f"{name}: 51 inner iBUG points, box given, % of the outer-eye distance, mean and "
+                "median",
+                f"{100 * found['inner_mean']:.2f}, {100 * found['inner_median']:.2f}; all 68 "
+                f"{100 * found['all_mean']:.2f}; {found['failures']} of {found['photos']} beyond "
+                "25 %",
+            )
+        )
+    config = asdict(unet.config)
+    weights_count = sum(p.numel() for p in unet.parameters())
+    provenance = {"parameters": f"{weights_count / 1e6:.2f} million", **unet.metadata, **config}
+    yaw = np.abs([camera.pose.yaw for camera in samples.cameras]).max()
+    text = TEXT.format(
+        weights=weights,
+        size=unet.config.input_size,
+        face_model=reconstructor.model.name,
+        provenance="\n".join(
+            ["| entry | value |", "|---|---|"]
+            + [f"| {name.replace('_', ' ')} | {value} |" for name, value in provenance.items()]
+        ),
+        count=len(samples),
+        yaw=yaw,
+        rows="\n".join(f"| {name} | {value} |" for name, value in rows),
+        failures=min(FAILURES, len(samples)),
+        picture=picture,
+    )
+    return Card(text, _failures(reconstructor, samples, landmarks))
+
+
+def _failures(
+    reconstructor: Reconstructor, samples: SampleBatch, errors: np.ndarray
+) -> Figure:
+    worst = np.argsort(-errors)[:FAILURES]
+    truth = samples.landmarks[worst].astype(float)
+    boxes = [Box.around(points) for points in truth]
+    faces = reconstructor.reconstruct_many([samples.images[i] for i in worst], boxes)
+    nowhere = np.full((68, 2), np.nan)
+    return figures.landmarks_over(
+        [samples.images[i] for i in worst],
+        [nowhere if face is None else face.landmarks("ibug68") for face in faces],
+        [f"{100 * errors[i]:.1f} %" for i in worst],
+        columns=4,
+        truth=truth,
+    )
+
+
+def write(path: str | Path, card: Card, picture: str) -> None:
+    """Write a card and, into ``figures`` beside it, its picture."""
+    path = Path(path)
+    figures.save(card.figure, path.parent / "figures" / picture)
+    path.write_text(card.text)
