@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab release card paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,13 @@ ablation: weights  ## train without one ingredient of the photographs at a time 
 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
+
+release: weights  ## train the network that is released, by params/release.yaml (an hour on two cores)
+	@p2f train --config params/release.yaml --out build/release
+	@cp build/face_model.safetensors build/release/unet.safetensors data/release/
+
+card: data  ## measure the released weights into reports/model_card.md
+	@p2f model-card --weights data/release
 
 paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back
 	cp params/paper.yaml params.yaml
