@@ -14,6 +14,7 @@ from skimage import data
 
 from benchmarks import Row, median_ms
 from p2f_lib.crop import Box
+from p2f_lib.engines import installed, make_engine
 from p2f_lib.errors import P2FError
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.unet import NetworkConfig, UNet
@@ -26,7 +27,7 @@ FACE_IN_ASTRONAUT = Box(180, 70, 270, 180)  # in skimage's portrait of 512 x 512
 def rows() -> list[Row]:
     """Milliseconds of the network and of a photo."""
     with _one_thread():
-        return [_network(), _photo()]
+        return [_network(), *_engines(), _photo()]
 
 
 @torch.inference_mode()
@@ -44,6 +45,27 @@ def _network() -> Row:
         f"one 64x64 crop to six planes, 1 thread, {millions:.1f} M weights; reference: the "
         "same network, upsampling before its convolutions",
     )
+
+
+def _engines() -> list[Row]:
+    """The other engines that are installed, each beside PyTorch."""
+    unet = _unet(RELEASED)
+    batch = np.random.default_rng(0).random((1, 3, 64, 64), np.float32) - np.float32(0.5)
+    torch_engine = make_engine("torch", unet, threads=1)
+    rows = []
+    for name in installed():
+        if name != "torch":
+            engine = make_engine(name, unet, threads=1)
+            rows.append(
+                Row(
+                    f"network_{name}_ms",
+                    median_ms(lambda engine=engine: engine(batch), 101),
+                    "ms",
+                    median_ms(lambda: torch_engine(batch), 101),
+                    "the same network and crop by another engine, 1 thread; reference: PyTorch",
+                )
+            )
+    return rows
 
 
 def _unet(config: NetworkConfig) -> UNet:

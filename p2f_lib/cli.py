@@ -71,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
         help="where the face is in every photo, pixels; nothing is detected then",
     )
     _add_network(command)
+    command.add_argument(
+        "--engine",
+        choices=("torch", "onnxruntime", "openvino"),
+        default="torch",
+        help="what runs the network (default: %(default)s); the others are for the CPU and are "
+        "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",
+    )
     command.set_defaults(run=_reconstruct)
 
     command = commands.add_parser(
@@ -194,6 +201,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--compile", action="store_true", help="use torch.compile")
     command.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "export",
+        help="the network as an ONNX file, for other programs",
+        description="Writes the network as ONNX and compares it with PyTorch's. Input: images "
+        "(B, 3, S, S) float32, RGB / 255 - 0.5. Output: planes (B, 6, S, S) float32, PNCC and "
+        "offsets in the units that the file's metadata name (config: pncc_scale, offset_scale).",
+    )
+    command.add_argument(
+        "--weights",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of unet.safetensors (default: build of the checkout, or the environment "
+        "variable P2F_HOME)",
+    )
+    command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
+    command.set_defaults(run=_export)
 
     command = commands.add_parser(
         "ablation",
@@ -329,6 +353,20 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _export(arguments: argparse.Namespace) -> int:
+    from p2f_lib.engines import TOLERANCE, export_onnx
+    from p2f_lib.reconstruction import WEIGHTS_FILE, find_weights
+    from p2f_lib.unet import load_unet
+
+    folder = arguments.weights or find_weights()  # a folder that is named needs no face model
+    difference = export_onnx(load_unet(folder / WEIGHTS_FILE), arguments.out)
+    print(
+        f"Written: {arguments.out} ({arguments.out.stat().st_size / 1e6:.1f} MB); largest "
+        f"difference from PyTorch {difference:.1e}, allowed {TOLERANCE:.0e}"
+    )
+    return 0
+
+
 def _ablation(arguments: argparse.Namespace) -> int:
     from p2f_lib import ablation, figures
     from p2f_lib.datasets.photos import read_photos
@@ -352,7 +390,9 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
 
     from p2f_lib.reconstruction import Reconstructor  # loads PyTorch: seconds
 
-    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    reconstructor = Reconstructor.from_pretrained(
+        arguments.weights, arguments.device, None, arguments.engine
+    )
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

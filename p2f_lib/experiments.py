@@ -194,20 +194,18 @@ def evaluate_clips(
     reconstructor: Reconstructor,
     detector: Detector,
     *,
-    others: Mapping[str, Reconstructor] | None = None,
     smoothing: int = 3,
     limit: float = 0.08,
     limit_mm: float = 8.0,
     step: float = 1e-4,
 ) -> ClipEvaluation:
-    """The 3D Menpo protocol: this run, others, the mean face in the detector's box, the oracle.
+    """The 3D Menpo protocol: this run, the mean face in the detector's box, and the oracle.
 
     Parameters
     ----------
     clips, truths : one each a clip.
     truth_model : the face model that the clips were made from; with the truth's coefficients and
         cameras it makes the oracle's planes.
-    others : further networks by the name of their curve; they have the same detector.
     smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
     limit, step : of the AUC, in interocular distances; `limit_mm` of the AUC in mm.
     """
@@ -223,9 +221,6 @@ def evaluate_clips(
     for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
         track = track_frames(clip, detector, reconstructor, window=smoothing)
         add("this run", track.landmarks_2d, track.landmarks_3d)
-        for name, other in (others or {}).items():
-            its = track_frames(clip, detector, other, window=smoothing)
-            add(name, its.landmarks_2d, its.landmarks_3d)
         add("mean face in the box", *_mean_face(model, track, smoothing))
         add("oracle", *_oracle_landmarks(oracle, truth))
         detected.append(track.detected)

@@ -24,15 +24,15 @@ FAILURES = 8
 TEXT = """\
 # Model card: {weights}
 
-A U-Net that turns a square crop about a face ({size} x {size} pixels, RGB / 255 - 0.5) into PNCC and
-offsets of the face model {face_model}, mm; see the [README](../README.md) for frames and units.
+A U-Net that turns a square crop about a face ({size} x {size} pixels, RGB / 255 - 0.5) into PNCC
+and offsets of the face model {face_model}, mm; see the [README](../README.md) for frames and units.
 
 {provenance}
 
 ## What it has seen
 
-Synthetic photographs only: random people of the open face model, rendered. No photograph of a person.
-The weights may be used by anyone under the licence of the repository.
+Synthetic photographs only: random people of the open face model, rendered. No photograph of a
+person. Anyone may use the weights, under the licence of the repository.
 
 ## How good it is
 
@@ -49,10 +49,10 @@ The {failures} worst of the synthetic pictures: green what it says, white rings 
 
 ![Failures](figures/{picture})
 
-Worst are faces that are mostly hidden or seen from the side, in hard light or blurred. Fine shape is
-mostly that of the mean face. It says nothing about who somebody is, and must not be used to identify,
-judge or track people without their consent. Skin tones are sampled evenly in training; errors by group
-on real photographs have not been measured.
+Worst are faces that are mostly hidden or seen from the side, in hard light or blurred. Fine shape
+is mostly that of the mean face. It says nothing about who somebody is, and must not be used to
+identify, judge or track people without their consent. Skin tones are sampled evenly in training;
+errors by group on real photographs have not been measured.
 """
 
 
@@ -98,7 +98,8 @@ def make_card(
         ("PNCC, median error", f"{errors['pncc_median']:.2f} mm"),
         (
             "offsets, mean absolute error",
-            f"{errors['offset_l1']:.2f} mm, {100 * errors['offset_ratio']:.1f} % of predicting zero",
+            f"{errors['offset_l1']:.2f} mm, {100 * errors['offset_ratio']:.1f} % of that of "
+            "predicting zero",
         ),
         ("face mask, intersection over union", f"{errors['mask_iou']:.3f}"),
         (
@@ -138,9 +139,7 @@ def make_card(
     return Card(text, _failures(reconstructor, samples, landmarks))
 
 
-def _failures(
-    reconstructor: Reconstructor, samples: SampleBatch, errors: np.ndarray
-) -> Figure:
+def _failures(reconstructor: Reconstructor, samples: SampleBatch, errors: np.ndarray) -> Figure:
     worst = np.argsort(-errors)[:FAILURES]
     truth = samples.landmarks[worst].astype(float)
     boxes = [Box.around(points) for points in truth]

@@ -21,7 +21,7 @@ from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
 from p2f_lib.images import check_image
 from p2f_lib.landmarks import visible_vertices
 from p2f_lib.morphable_model import MorphableModel
-from p2f_lib.unet import UNet, load_unet, predict
+from p2f_lib.unet import Engine, UNet, load_unet, predict
 
 if TYPE_CHECKING:
     from p2f_lib.detection import Detector
@@ -228,11 +228,16 @@ class Reconstructor:
         landmarks, which doesn't depend on the detector's idea of a face box.
     crop_scale : float
         Side of the crop over the longer side of the box.
+    engine : {"torch", "onnxruntime", "openvino"}
+        What runs the network; the latter two are for the CPU (see `p2f_lib.engines.make_engine`).
+    threads : int, optional
+        CPU threads of the network; default: what the engine's library thinks best.
 
     Raises
     ------
     P2FError
-        The network was trained with another face model, or the model has no "ibug68".
+        The network was trained with another face model, the model has no "ibug68", or there is no
+        such engine here.
     """
 
     def __init__(
@@ -242,6 +247,8 @@ class Reconstructor:
         detector: Detector | None = None,
         passes: int = 2,
         crop_scale: float = CROP_SCALE,
+        engine: str = "torch",
+        threads: int | None = None,
     ) -> None:
         check_model_matches(model, unet.metadata)
         if passes < 1 or crop_scale <= 0:
@@ -256,6 +263,7 @@ class Reconstructor:
         self.model = model
         self.fitter = Fitter(model)
         self.unet = unet
+        self.engine = _engine(engine, unet, threads)
         self.passes = passes
         self.crop_scale = crop_scale
         self._detector = detector
@@ -266,6 +274,8 @@ class Reconstructor:
         folder: str | Path | None = None,
         device: str = "auto",
         detector: Detector | None = None,
+        engine: str = "torch",
+        threads: int | None = None,
     ) -> Reconstructor:
         """The released network and face model, or others.
 
@@ -280,17 +290,22 @@ class Reconstructor:
             ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ...
         detector : Detector, optional
             In place of dlib's.
+        engine, threads : str, int, optional
+            What runs the network, on how many CPU threads; see `Reconstructor`. With another engine
+            than ``"torch"``, ``"auto"`` means the CPU.
 
         Raises
         ------
         P2FError
-            A file is missing, damaged or doesn't match the other; no such device.
+            A file is missing, damaged or doesn't match the other; no such device or engine.
         """
         folder = find_weights(folder)
+        if engine != "torch" and device == "auto":
+            device = "cpu"
         unet = load_unet(folder / WEIGHTS_FILE, choose_device(device))
         model = MorphableModel.load(folder / FACE_MODEL_FILE)
         check_model_matches(model, unet.metadata)
-        reconstructor = cls(model, unet, detector)
+        reconstructor = cls(model, unet, detector, engine=engine, threads=threads)
         if (folder / LANDMARKS_FILE).is_file():
             reconstructor.model = with_landmarks(model, folder / LANDMARKS_FILE)
         return reconstructor
@@ -399,7 +414,7 @@ class Reconstructor:
                 [crop.extract(image) for crop, image in zip(crops[part], images[part], strict=True)]
             )
             for image, box, crop, seen, pncc, offsets in zip(
-                images[part], boxes[part], crops[part], inputs, *predict(self.unet, inputs),
+                images[part], boxes[part], crops[part], inputs, *predict(self.engine, inputs),
                 strict=True,
             ):  # fmt: skip
                 faces.append(self._fit(image, box, crop, seen, pncc, offsets))
@@ -446,6 +461,14 @@ class Reconstructor:
             photo=photo_crop.extract(image),
             photo_crop=photo_crop,
         )
+
+
+def _engine(name: str, unet: UNet, threads: int | None) -> UNet | Engine:
+    if name == "torch" and threads is None:  # `predict` then keeps everything on its device
+        return unet
+    from p2f_lib.engines import make_engine
+
+    return make_engine(name, unet, threads)
 
 
 def _consistent_share(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -145,13 +147,31 @@ def normalise_images(images: torch.Tensor) -> torch.Tensor:
     return images.float() / 255 - 0.5
 
 
+class Engine(Protocol):
+    """A network that another library runs; `p2f_lib.engines` makes them.
+
+    ``(B, 3, S, S)`` float32 images as `normalise_images` gives them to ``(B, 6, S, S)`` float32
+    planes as of `UNet`, both NumPy arrays.
+    """
+
+    @property
+    def config(self) -> NetworkConfig: ...
+
+    @property
+    def metadata(self) -> dict[str, str]: ...
+
+    def __call__(self, batch: np.ndarray) -> np.ndarray: ...
+
+
 @torch.inference_mode()
-def predict(unet: UNet, images: np.ndarray, mirror: bool = True) -> tuple[np.ndarray, np.ndarray]:
+def predict(
+    unet: UNet | Engine, images: np.ndarray, mirror: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """PNCC and offsets of a batch of crops.
 
     Parameters
     ----------
-    unet : UNet
+    unet : UNet or Engine
         In evaluation mode, on any device.
     images : (B, S, S, 3) uint8
     mirror : bool
@@ -167,17 +187,26 @@ def predict(unet: UNet, images: np.ndarray, mirror: bool = True) -> tuple[np.nda
             f"The network takes uint8 crops (B, {size}, {size}, 3), got {images.dtype} "
             f"{images.shape}."
         )
-    device = next(unet.parameters()).device
+    run, device = _on_tensors(unet)
     batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
     batch = normalise_images(batch)
-    planes = unet(batch)
+    planes = run(batch)
     if mirror:  # the mean face is symmetric: only x changes its sign
         sign = torch.tensor([-1.0, 1, 1, -1, 1, 1], device=device)[:, None, None]
-        planes = (planes + unet(batch.flip(-1)).flip(-1) * sign) / 2
+        planes = (planes + run(batch.flip(-1)).flip(-1) * sign) / 2
     planes = planes.permute(0, 2, 3, 1).float().cpu().numpy()
     pncc = np.ascontiguousarray(planes[..., :3]) * np.float32(unet.config.pncc_scale)
     offsets = np.ascontiguousarray(planes[..., 3:]) * np.float32(unet.config.offset_scale)
     return pncc, offsets
+
+
+def _on_tensors(
+    unet: UNet | Engine,
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.device]:
+    """A function from images to planes, and the device of both."""
+    if isinstance(unet, nn.Module):
+        return unet, next(unet.parameters()).device
+    return lambda batch: torch.from_numpy(unet(batch.numpy())), torch.device("cpu")
 
 
 def save_unet(path: str | Path, unet: UNet, **metadata: str) -> None:

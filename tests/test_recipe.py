@@ -98,7 +98,12 @@ def test_a_model_card_says_where_weights_come_from(trained, tmp_path):
     (tmp_path / "figures").mkdir()
     model_card.write(tmp_path / "card.md", card, "toy.png")
     text = (tmp_path / "card.md").read_text()
-    for part in ("| images seen | 24 |", "two photos", "of predicting zero", "figures/toy.png"):
+    for part in (
+        "| images seen | 24 |",
+        "two photos",
+        "of that of predicting zero",
+        "figures/toy.png",
+    ):
         assert part in text
     assert (tmp_path / "figures" / "toy.png").stat().st_size > 1000
 
