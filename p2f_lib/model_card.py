@@ -144,7 +144,7 @@ def _failures(reconstructor: Reconstructor, samples: SampleBatch, errors: np.nda
     truth = samples.landmarks[worst].astype(float)
     boxes = [Box.around(points) for points in truth]
     faces = reconstructor.reconstruct_many([samples.images[i] for i in worst], boxes)
-    nowhere = np.full((68, 2), np.nan)
+    nowhere = np.zeros((0, 2))
     return figures.landmarks_over(
         [samples.images[i] for i in worst],
         [nowhere if face is None else face.landmarks("ibug68") for face in faces],
