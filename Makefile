@@ -49,12 +49,12 @@ ablation: weights  ## train without one ingredient of the photographs at a time 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
 
-release: weights  ## train the network that is released, by params/release.yaml (an hour on two cores)
+release: weights  ## train the network that is released, by params/release.yaml
 	@p2f train --config params/release.yaml --out build/release
 	@cp build/face_model.safetensors build/release/unet.safetensors data/release/
 
-card: data  ## measure the released weights into reports/model_card.md
-	@p2f model-card --weights data/release
+card: data  ## measure the released weights into reports/model_card.md; PHOTOS=FOLDER on these, too
+	@p2f model-card --weights data/release $(if $(PHOTOS),--photos $(PHOTOS))
 
 paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back
 	cp params/paper.yaml params.yaml

@@ -16,11 +16,12 @@ from benchmarks import Row, median_ms
 from p2f_lib.crop import Box
 from p2f_lib.engines import installed, make_engine
 from p2f_lib.errors import P2FError
-from p2f_lib.reconstruction import Reconstructor
+from p2f_lib.reconstruction import WEIGHTS_FOLDERS, Reconstructor
 from p2f_lib.unet import NetworkConfig, UNet
 
-BUILD = Path(__file__).resolve().parents[1] / "build"
-RELEASED = NetworkConfig(64, 16, 5, "batch", upsample_first=False, blocks=1)
+RELEASE = Path(__file__).resolve().parents[1] / WEIGHTS_FOLDERS[0]
+RELEASED = NetworkConfig(128, 24, 6, "batch", upsample_first=False, blocks=1)
+SIZE = RELEASED.input_size
 FACE_IN_ASTRONAUT = Box(180, 70, 270, 180)  # in skimage's portrait of 512 x 512
 
 
@@ -32,7 +33,7 @@ def rows() -> list[Row]:
 
 @torch.inference_mode()
 def _network() -> Row:
-    crop = torch.rand(1, 3, 64, 64) - 0.5
+    crop = torch.rand(1, 3, SIZE, SIZE) - 0.5
     released, plain = (
         _unet(config) for config in (RELEASED, replace(RELEASED, upsample_first=True))
     )
@@ -42,7 +43,7 @@ def _network() -> Row:
         median_ms(lambda: released(crop), 101),
         "ms",
         median_ms(lambda: plain(crop), 101),
-        f"one 64x64 crop to six planes, 1 thread, {millions:.1f} M weights; reference: the "
+        f"one {SIZE}x{SIZE} crop to six planes, 1 thread, {millions:.1f} M weights; reference: the "
         "same network, upsampling before its convolutions",
     )
 
@@ -50,7 +51,7 @@ def _network() -> Row:
 def _engines() -> list[Row]:
     """The other engines that are installed, each beside PyTorch."""
     unet = _unet(RELEASED)
-    batch = np.random.default_rng(0).random((1, 3, 64, 64), np.float32) - np.float32(0.5)
+    batch = np.random.default_rng(0).random((1, 3, SIZE, SIZE), np.float32) - np.float32(0.5)
     torch_engine = make_engine("torch", unet, threads=1)
     rows = []
     for name in installed():
@@ -76,9 +77,10 @@ def _unet(config: NetworkConfig) -> UNet:
 def _photo() -> Row:
     name, unit = "photo_ms", "ms"
     try:
-        reconstructor = Reconstructor.from_pretrained(BUILD, device="cpu")
+        reconstructor = Reconstructor.from_pretrained(RELEASE, device="cpu")
     except P2FError as problem:
-        why = str(problem).replace(str(BUILD), BUILD.name)  # the report names no one's folders
+        # The report names no one's folders.
+        why = str(problem).replace(str(RELEASE), WEIGHTS_FOLDERS[0])
         return Row(name, np.nan, unit, note=f"not measured: {why}")
     photo = data.astronaut()
     height, width = photo.shape[:2]

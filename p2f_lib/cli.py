@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="landmarks.npz with images/, or pictures with a .pts file of the same name (300-W)",
     )
-    command.add_argument(
-        "--part", choices=("all", "even", "odd"), default="all", help="which half of the photos"
-    )
+    _add_part(command, "all")
     command.add_argument(
         "--limit", type=float, default=25.0, help="%% beyond which a photo has failed (default 25)"
     )
@@ -107,12 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "error (section 4 of the paper). Measure on other photographs than these.",
     )
     command.add_argument("folder", type=Path, help="as of evaluate")
-    command.add_argument(
-        "--part",
-        choices=("all", "even", "odd"),
-        default="odd",
-        help="which half of the photos (default: odd; measure with evaluate --part even)",
-    )
+    _add_part(command, "odd")
     command.add_argument(
         "--radius",
         type=float,
@@ -137,9 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "given, on annotated photographs; its provenance; its worst pictures.",
     )
     command.add_argument("--photos", type=Path, metavar="FOLDER", help="as of evaluate")
-    command.add_argument(
-        "--part", choices=("all", "even", "odd"), default="even", help="default: %(default)s"
-    )
+    _add_part(command, "even")
     command.add_argument("--count", type=int, default=300, help="people (default: %(default)s)")
     command.add_argument(
         "--out", type=Path, default=Path("reports/model_card.md"), help="default: %(default)s"
@@ -180,12 +171,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="seed, ground_truth and train are read (default: %(default)s)",
     )
-    command.add_argument(
-        "--face-model",
-        type=Path,
-        default=Path("build/face_model.safetensors"),
-        help="default: %(default)s",
-    )
+    _add_face_model(command)
     command.add_argument(
         "--out",
         type=Path,
@@ -209,13 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         "(B, 3, S, S) float32, RGB / 255 - 0.5. Output: planes (B, 6, S, S) float32, PNCC and "
         "offsets in the units that the file's metadata name (config: pncc_scale, offset_scale).",
     )
-    command.add_argument(
-        "--weights",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of unet.safetensors (default: build of the checkout, or the environment "
-        "variable P2F_HOME)",
-    )
+    _add_weights(command)
     command.add_argument("--out", type=Path, required=True, metavar="FILE.onnx")
     command.set_defaults(run=_export)
 
@@ -225,12 +205,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Trains the same small network without one ingredient at a time and measures "
         "all of them on synthetic people with all ingredients; about three minutes a run and core.",
     )
-    command.add_argument(
-        "--face-model",
-        type=Path,
-        default=Path("build/face_model.safetensors"),
-        help="default: %(default)s",
-    )
+    _add_face_model(command)
     command.add_argument(
         "--photos", type=Path, metavar="FOLDER", help="annotated photographs to measure on, too"
     )
@@ -241,10 +216,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_part(command: argparse.ArgumentParser, default: str) -> None:
+    command.add_argument(
+        "--part",
+        choices=("all", "even", "odd"),
+        default=default,
+        help="which half of the photos: the odd one is for choosing landmark vertices, the even "
+        "one for measuring (default: %(default)s)",
+    )
+
+
+def _add_face_model(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--face-model",
+        type=Path,
+        default=Path("build/face_model.safetensors"),
+        help="default: %(default)s",
+    )
+
+
 def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto (default), cpu, or cuda where PyTorch sees one"
     )
+    _add_weights(command)
+
+
+def _add_weights(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--weights",
         type=Path,

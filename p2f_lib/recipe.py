@@ -62,8 +62,10 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
         parameters = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise P2FError(f"Cannot read the parameters {path}: {error}.") from error
-    missing = {"seed", "ground_truth", "train"} - set(parameters or ())
-    if not isinstance(parameters, dict) or missing:
+    missing = {"seed", "ground_truth", "train"}
+    if isinstance(parameters, dict):
+        missing -= parameters.keys()
+    if missing:
         raise P2FError(
             f"{path} has no entries {', '.join(sorted(missing))}; params.yaml shows what a "
             "training needs."

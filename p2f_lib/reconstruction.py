@@ -614,7 +614,10 @@ def write_landmarks(path: str | Path, lists: dict[str, np.ndarray], model: Morph
         The file is there and holds anything else, or it can't be written.
     """
     path = Path(path)
-    kept = json.loads(path.read_text()) if path.exists() and with_landmarks(model, path) else {}
+    kept = {}
+    if path.exists():
+        with_landmarks(model, path)  # refuses anything else
+        kept = json.loads(path.read_text())
     kept |= {markup: np.asarray(vertices).tolist() for markup, vertices in lists.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

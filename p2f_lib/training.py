@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from p2f_lib.datasets.jitter import CENTRED, Jitter, jitter_batch
-from p2f_lib.datasets.stream import SampleStream
+from p2f_lib.datasets.stream import SampleStream, rows_of
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.memory import keep_freed_memory
@@ -114,12 +114,9 @@ class EpochShuffle(Sampler[list[int]]):
     def __init__(
         self, length: int, batch_size: int, seed: int, part: tuple[int, int] = (0, 1)
     ) -> None:
-        self.length, self.seed, self.part = length, seed, part
+        self.length, self.seed = length, seed
         self.batch_size = min(batch_size, length)
-        if self.batch_size % part[1]:
-            raise P2FError(
-                f"A batch of {self.batch_size} doesn't divide among {part[1]} processes."
-            )
+        self.rows = rows_of(self.batch_size, part)
         self.position = (0, 0)
 
     def set_position(self, epoch: int, batch: int = 0) -> None:
@@ -132,11 +129,9 @@ class EpochShuffle(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         epoch, first = self.position
         order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-        k, n = self.part
-        share = self.batch_size // n
         for batch in range(first, len(self)):
-            start = batch * self.batch_size + k * share
-            yield order[start : start + share].tolist()
+            start = batch * self.batch_size
+            yield order[start : start + self.batch_size][self.rows].tolist()
 
 
 def masked_l1(

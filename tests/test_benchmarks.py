@@ -42,12 +42,12 @@ def test_unknown_modules_are_refused(capsys):
 def test_without_weights_a_photo_is_not_measured(tmp_path, monkeypatch):
     from benchmarks import network
 
-    monkeypatch.setattr(network, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(network, "RELEASE", tmp_path / "release")
     row = network._photo()
     assert (row.name, row.unit, row.reference) == ("photo_ms", "ms", None)
     assert math.isnan(row.value)
     assert row.note.startswith(
-        "not measured: There is no face_model.safetensors with unet.safetensors in build. "
+        "not measured: There is no face_model.safetensors with unet.safetensors in data/release. "
     )
     assert cells(row)[:5] == ["photo_ms", "nan", "ms", "", ""]
 

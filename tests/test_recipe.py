@@ -72,7 +72,12 @@ def test_every_entry_of_the_group_is_used(parameters):
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [(None, "No such file"), ("seed: [", "Cannot read"), ("seed: 1\ntrain: {}", "ground_truth")],
+    [
+        (None, "No such file"),
+        ("seed: [", "Cannot read"),
+        ("seed: 1\ntrain: {}", "ground_truth"),
+        ("5", "seed"),
+    ],
 )
 def test_wrong_parameter_files_get_a_sentence(tmp_path, text, sentence):
     path = tmp_path / "recipe.yaml"

@@ -16,6 +16,21 @@ from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.synthesis import NO_FACE_SHARE, render_samples
 
 
+def rows_of(batch_size: int, part: tuple[int, int]) -> slice:
+    """The rows of a batch that part k of n makes, for one of n training processes.
+
+    Raises
+    ------
+    P2FError
+        The batch doesn't divide by n.
+    """
+    k, n = part
+    if batch_size % n:
+        raise P2FError(f"A batch of {batch_size} doesn't divide among {n} processes.")
+    share = batch_size // n
+    return slice(k * share, (k + 1) * share)
+
+
 class SampleStream(IterableDataset):
     """Freshly rendered samples without end, a whole batch at a time.
 
@@ -63,7 +78,7 @@ class SampleStream(IterableDataset):
             "processes": 1,
             "progress": False,
         }
-        self.part = (0, 1)
+        self.rows = slice(0, batch_size)
         # Shared, because workers that live on see only their own copy of everything else.
         self.position = torch.zeros(2, dtype=torch.int64).share_memory_()
 
@@ -75,24 +90,14 @@ class SampleStream(IterableDataset):
         self.position[0], self.position[1] = epoch, batch
 
     def set_part(self, k: int, n: int) -> None:
-        """Make part k of n of every batch, for one of n training processes.
-
-        Raises
-        ------
-        P2FError
-            The batch doesn't divide by n.
-        """
-        if self.batch_size % n:
-            raise P2FError(f"A batch of {self.batch_size} doesn't divide among {n} processes.")
-        self.part = (k, n)
+        """Make part k of n of every batch; see `rows_of`."""
+        self.rows = rows_of(self.batch_size, (k, n))
 
     def __iter__(self) -> Iterator[SampleBatch]:
         info = get_worker_info()
         worker, step = (0, 1) if info is None else (info.id, info.num_workers)
         epoch, first = self.position.tolist()
-        k, n = self.part
-        share = self.batch_size // n
         for batch in range(first + worker, self.batches, step):
-            start = self.start + (epoch * self.batches + batch) * self.batch_size + k * share
-            indices = range(start, start + share)
+            start = self.start + (epoch * self.batches + batch) * self.batch_size
+            indices = range(start, start + self.batch_size)[self.rows]
             yield render_samples(self.model, self.seed, indices, **self.options)
