@@ -27,8 +27,9 @@ from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.synthesis import render_samples
 from p2f_lib.synthesis.draws import INGREDIENTS
-from p2f_lib.training import TrainingConfig, heldout_errors, train
+from p2f_lib.training import TrainingConfig, train
 from p2f_lib.unet import NetworkConfig
+from p2f_lib.validation import heldout_errors
 
 EVERYTHING = "nothing"  # is left out
 JITTERS = {
@@ -66,7 +67,7 @@ class Outcome:
     left_out : an ingredient, a jitter, or "nothing".
     seed : of people, network and order.
     synthetic : mean error of 68 points over the box's ``sqrt(w h)``, people with all ingredients.
-    pncc_median, offset_ratio, mask_iou : see `p2f_lib.training.Errors`.
+    pncc_median, offset_ratio, mask_iou : see `p2f_lib.validation.Errors`.
     photos, photos_all : mean error of the 51 inner and of all 68 points over the distance of the
         outer eye corners, on photographs; NaN without any.
     """

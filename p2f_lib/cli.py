@@ -334,6 +334,7 @@ def _train(arguments: argparse.Namespace) -> int:
         table,
         arguments.out / "checkpoints",
         arguments.out / "curves",
+        arguments.out / "faces",
         save_every=arguments.save_every,
         hardware=hardware,
         compiled=arguments.compile,

@@ -25,7 +25,7 @@ from p2f_lib.landmarks import Selection, select_vertices
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.reconstruction import Face, Reconstructor
 from p2f_lib.synthesis import Sample, render_sample
-from p2f_lib.tracking import Track, moving_average, track_frames
+from p2f_lib.tracking import Track, detect_faces, moving_average, track_frames
 
 INNER = slice(17, 68)  # of the iBUG 68: all but the jaw line, on which annotators and models differ
 
@@ -194,18 +194,20 @@ def evaluate_clips(
     reconstructor: Reconstructor,
     detector: Detector,
     *,
+    others: Mapping[str, Reconstructor] | None = None,
     smoothing: int = 3,
     limit: float = 0.08,
     limit_mm: float = 8.0,
     step: float = 1e-4,
 ) -> ClipEvaluation:
-    """The 3D Menpo protocol: this run, the mean face in the detector's box, and the oracle.
+    """The 3D Menpo protocol: this run, others, the mean face in the detector's box, the oracle.
 
     Parameters
     ----------
     clips, truths : one each a clip.
     truth_model : the face model that the clips were made from; with the truth's coefficients and
         cameras it makes the oracle's planes.
+    others : further networks by the name of their curve; they get the same boxes.
     smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
     limit, step : of the AUC, in interocular distances; `limit_mm` of the AUC in mm.
     """
@@ -219,8 +221,12 @@ def evaluate_clips(
         three.setdefault(method, []).append(space)
 
     for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
-        track = track_frames(clip, detector, reconstructor, window=smoothing)
+        found = detect_faces(clip, detector)
+        track = track_frames(clip, detector, reconstructor, window=smoothing, found=found)
         add("this run", track.landmarks_2d, track.landmarks_3d)
+        for name, other in (others or {}).items():
+            its = track_frames(clip, detector, other, window=smoothing, found=found)
+            add(name, its.landmarks_2d, its.landmarks_3d)
         add("mean face in the box", *_mean_face(model, track, smoothing))
         add("oracle", *_oracle_landmarks(oracle, truth))
         detected.append(track.detected)

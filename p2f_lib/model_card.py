@@ -16,7 +16,7 @@ from p2f_lib.experiments import photo_errors, sample_errors
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.synthesis import render_samples
-from p2f_lib.training import heldout_errors
+from p2f_lib.validation import heldout_errors
 
 SEED = 20171023  # other people than those of any training here
 CANVAS = 256  # pixels a side of the pictures

@@ -19,6 +19,7 @@ from p2f_lib.ground_truth import SampleBatch, offset_statistics
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.training import TrainingConfig
 from p2f_lib.unet import NetworkConfig, UNet, save_unet
+from p2f_lib.validation import Validation
 
 STATISTICS = 256  # held-out samples that the spread of the offsets is measured on
 
@@ -99,6 +100,7 @@ def run(
     table: sources.Table,
     folder: str | Path | None = None,
     log: str | Path | None = None,
+    pictures: str | Path | None = None,
     root: str | Path = ".",
     **options: Any,
 ) -> Trained:
@@ -110,13 +112,14 @@ def run(
     model, table : of the stages before; see `p2f_lib.datasets.sources.make_table`.
     folder : where checkpoints are kept until the run is complete.
     log : where the curves are kept.
+    pictures : where pictures of the same eight held-out faces after each epoch are kept.
     root : the folder that paths in the parameters are relative to.
     options : as of `p2f_lib.training.train`.
     """
     data, recipe = parameters["ground_truth"], parameters["train"]
-    seed, workers = parameters["seed"], recipe["workers"]
+    seed = parameters["seed"]
     samples, heldout = sources.training_data(
-        data, model, table, recipe["batch_size"], workers > 0, seed, root
+        data, model, table, recipe["batch_size"], recipe["fresh"], seed, root
     )
     planes, valid = heldout[:STATISTICS].targets(model)
     spread = offset_statistics(planes[..., 3:], valid).rms
@@ -127,10 +130,10 @@ def run(
         network_config(recipe, round(spread, 1)),
         config,
         jitter_config(recipe),
-        heldout,
+        Validation(model, heldout, Path(pictures) if pictures is not None else None),
         folder,
         log,
-        workers=workers,
+        workers=recipe["workers"],
         **options,
     )
     images = len(samples) * getattr(samples, "batch_size", 1)  # a stream counts batches

@@ -61,6 +61,7 @@ def track_frames(
     *,
     markup: str = "menpo84",
     window: int = 3,
+    found: Sequence[Sequence[Detection]] | None = None,
     progress: bool = True,
 ) -> Track:
     """Follow one face through a video.
@@ -82,6 +83,9 @@ def track_frames(
         The landmarks to follow.
     window
         Frames of the moving average, odd; 1 for none.
+    found
+        The faces of every frame where they are known, as of `detect_faces`; the detector isn't
+        asked then.
     progress
         Show progress bars.
 
@@ -94,7 +98,8 @@ def track_frames(
     """
     if iter(frames) is frames:
         raise P2FError("Tracking reads the frames twice; pass a list or a Video, not a generator.")
-    found = detect_faces(frames, detector, progress=progress)
+    if found is None:
+        found = detect_faces(frames, detector, progress=progress)
     boxes, detected = interpolate_boxes(choose_boxes(found))
 
     rows = []

@@ -7,7 +7,7 @@ import copy
 import os
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,19 @@ import torch
 from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from p2f_lib.datasets.jitter import CENTRED, Jitter, jitter_batch
-from p2f_lib.datasets.stream import SampleStream, rows_of
+from p2f_lib.datasets.crops import Canvases, CropLoader, Cropping, Crops
+from p2f_lib.datasets.jitter import Jitter
+from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.unet import NetworkConfig, UNet, normalise_images
 
-MASK_THRESHOLD = 15.0  # mm: closer to the origin than any surface point
+Validate = Callable[[UNet, int], Mapping[str, float]]  # of a network after an epoch
 
 
 @dataclass(frozen=True)
@@ -83,57 +84,6 @@ class TrainingConfig:
         return factor
 
 
-class Canvases(Dataset):
-    """Samples that were rendered before, fetched a batch at a time.
-
-    Any data set with these two methods can be trained on.
-    """
-
-    def __init__(self, samples: SampleBatch) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitems__(self, indices: list[int]) -> SampleBatch:
-        return self.samples[indices]
-
-
-class EpochShuffle(Sampler[list[int]]):
-    """Batches of a permutation that (seed, epoch) decides, so that a resumed run sees the same.
-
-    Parameters
-    ----------
-    length, batch_size : int
-        Of the data set; what is left over after the last full batch is left out.
-    seed : int
-    part : (k, n)
-        Only part k of n of each batch, for one of n processes.
-    """
-
-    def __init__(
-        self, length: int, batch_size: int, seed: int, part: tuple[int, int] = (0, 1)
-    ) -> None:
-        self.length, self.seed = length, seed
-        self.batch_size = min(batch_size, length)
-        self.rows = rows_of(self.batch_size, part)
-        self.position = (0, 0)
-
-    def set_position(self, epoch: int, batch: int = 0) -> None:
-        """Where the next iteration begins."""
-        self.position = (epoch, batch)
-
-    def __len__(self) -> int:
-        return self.length // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, first = self.position
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
-        for batch in range(first, len(self)):
-            start = batch * self.batch_size
-            yield order[start : start + self.batch_size][self.rows].tolist()
-
-
 def masked_l1(
     output: torch.Tensor,
     planes: torch.Tensor,
@@ -170,65 +120,6 @@ def masked_l1(
     return pncc, offsets
 
 
-@dataclass(frozen=True)
-class Errors:
-    """Errors over held-out samples; mm unless said otherwise.
-
-    `offset_ratio` is the offsets' mean absolute error over that of predicting zero: a network that
-    has learned no offsets has 1. `mask_iou` compares the pixels whose PNCC is not near 0 with the
-    true face.
-    """
-
-    pncc_median: float
-    offset_l1: float
-    offset_zero_l1: float
-    offset_ratio: float
-    mask_iou: float
-
-
-@torch.inference_mode()
-def heldout_errors(
-    unet: UNet, model: MorphableModel, samples: SampleBatch, batch_size: int = 64
-) -> Errors:
-    """Errors of a network over centred crops of held-out samples of a face model.
-
-    Raises
-    ------
-    P2FError
-        No sample shows a face.
-    """
-    size, config = unet.config.input_size, unet.config
-    device = next(unet.parameters()).device
-    generator = torch.Generator().manual_seed(0)
-    distances, offset_sum, zero_sum, pixels, both, either = [], 0.0, 0.0, 0, 0, 0
-    training = unet.training
-    unet.eval()
-    for start in range(0, len(samples), batch_size):
-        batch = samples[start : start + batch_size]
-        images, planes, valid = jitter_batch(model, batch, CENTRED, size, generator)
-        output = unet(normalise_images(images.to(device))).float().cpu()
-        pncc, offsets = output[:, :3] * config.pncc_scale, output[:, 3:] * config.offset_scale
-        distance = (pncc - planes[:, :3]).norm(dim=1)
-        distances.append(distance[valid])
-        mask = valid[:, None]
-        offset_sum += float(((offsets - planes[:, 3:]).abs() * mask).sum())
-        zero_sum += float((planes[:, 3:].abs() * mask).sum())
-        pixels += 3 * int(valid.sum())
-        found = pncc.norm(dim=1) > MASK_THRESHOLD
-        both += int((found & valid).sum())
-        either += int((found | valid).sum())
-    unet.train(training)
-    if not pixels:
-        raise P2FError("No held-out sample shows a face: there is nothing to measure.")
-    return Errors(
-        pncc_median=float(torch.cat(distances).median()),
-        offset_l1=offset_sum / pixels,
-        offset_zero_l1=zero_sum / pixels,
-        offset_ratio=offset_sum / zero_sum,
-        mask_iou=both / max(either, 1),
-    )
-
-
 class Pix2FaceModule(lightning.LightningModule):
     """The network with its loss, optimiser, schedule and data."""
 
@@ -239,12 +130,12 @@ class Pix2FaceModule(lightning.LightningModule):
         training: TrainingConfig,
         jitter: Jitter,
         dataset: Dataset,
-        heldout: SampleBatch | None = None,
+        validate: Validate | None = None,
         workers: int = 0,
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.training_config, self.jitter, self.heldout = training, jitter, heldout
+        self.training_config, self.jitter, self.validate = training, jitter, validate
         self.face_model, self.dataset, self.workers = face_model, dataset, workers
         torch.manual_seed(training.seed)
         self.unet = UNet(network).to(memory_format=torch.channels_last)
@@ -258,11 +149,6 @@ class Pix2FaceModule(lightning.LightningModule):
         return self.unet if self.average is None else self.average
 
     @property
-    def part(self) -> tuple[int, int]:
-        """Which of how many processes this is."""
-        return self.trainer.global_rank, self.trainer.world_size
-
-    @property
     def steps(self) -> int:
         """Batches of an epoch."""
         size = self.training_config.batch_size
@@ -270,33 +156,21 @@ class Pix2FaceModule(lightning.LightningModule):
             return len(self.dataset)
         return len(self.dataset) // min(size, len(self.dataset))
 
-    def transfer_batch_to_device(self, batch: SampleBatch, *_: object) -> SampleBatch:
-        return batch  # `training_step` moves what it makes of it
-
     def train_dataloader(self) -> DataLoader:
-        self.loader = _loader(self.dataset, self.training_config, self.workers, self.part)
+        config, size = self.training_config, self.unet.config.input_size
+        part = self.trainer.global_rank, self.trainer.world_size
+        cropping = Cropping(self.face_model, self.jitter, size, config.seed, part)
+        self.loader = CropLoader(
+            self.dataset, cropping, config.batch_size, config.seed, self.workers
+        )
         self.on_train_epoch_start()  # a resumed run's workers start before the hook is called
         return self.loader
 
     def on_train_epoch_start(self) -> None:
-        streamed = isinstance(self.dataset, SampleStream)
-        position = self.dataset if streamed else self.loader.batch_sampler
-        position.set_position(*divmod(self.global_step, self.steps))
+        self.loader.position.set_position(*divmod(self.global_step, self.steps))
 
-    def training_step(self, batch: SampleBatch, index: int) -> torch.Tensor:
-        # (seed, step) decides the jitter, so that a resumed run repeats it.
-        generator = torch.Generator().manual_seed(
-            self.training_config.seed * 1_000_003 + self.global_step
-        )
-        images, planes, valid = jitter_batch(
-            self.face_model,
-            batch,
-            self.jitter,
-            self.unet.config.input_size,
-            generator,
-            self.device,
-            self.part,
-        )
+    def training_step(self, batch: Crops, index: int) -> torch.Tensor:
+        images, planes, valid = batch
         images = normalise_images(images).contiguous(memory_format=torch.channels_last)
         pixels = None
         if self.trainer.world_size > 1:
@@ -315,10 +189,9 @@ class Pix2FaceModule(lightning.LightningModule):
             _follow(self.average, self.unet, self.training_config.average, self.global_step)
 
     def on_train_epoch_end(self) -> None:
-        if self.heldout is None or not self.trainer.is_global_zero:
+        if self.validate is None or not self.trainer.is_global_zero:
             return
-        errors = heldout_errors(self.result, self.face_model, self.heldout)
-        for name, value in asdict(errors).items():
+        for name, value in self.validate(self.result, self.current_epoch).items():
             self.log(f"heldout/{name}", value, rank_zero_only=True)
 
     def configure_optimizers(self) -> dict:
@@ -350,7 +223,7 @@ def train(
     network: NetworkConfig,
     training: TrainingConfig,
     jitter: Jitter = Jitter(),  # noqa: B008 - frozen
-    heldout: SampleBatch | None = None,
+    validate: Validate | None = None,
     folder: str | Path | None = None,
     log: str | Path | None = None,
     callbacks: list[Callback] | None = None,
@@ -371,9 +244,12 @@ def train(
         To which the samples' coefficients belong; targets are rendered from it.
     samples : SampleBatch, a data set with the methods of `Canvases`, or a `SampleStream`
         A stream makes its own batches: give it the recipe's `batch_size`.
-    heldout : SampleBatch, optional
+    validate : function, optional
+        From the network and the number of the epoch that has ended, from 0, to what the curves
+        shall show of it; see `p2f_lib.validation.Validation`.
     workers : int
-        Processes that fetch batches; worth it where samples are rendered on demand.
+        Processes that make crops and targets, and read or render samples on demand, ahead of the
+        training; 0 for none but this one.
     folder : path, optional
         Where ``last.ckpt`` is kept, and the one before it, until the run is complete. They resume a
         run of the same parameters and samples only.
@@ -405,7 +281,7 @@ def train(
             f"{training.batch_size}; give both the same number."
         )
     keep_freed_memory()  # every step needs the same amount again
-    module = Pix2FaceModule(model, network, training, jitter, dataset, heldout, workers, compiled)
+    module = Pix2FaceModule(model, network, training, jitter, dataset, validate, workers, compiled)
     recipe = {
         "network": asdict(network),
         "training": asdict(training),
@@ -442,40 +318,11 @@ def _precision() -> str:
     return "bf16-mixed" if good else "32-true"
 
 
-class _Loader(DataLoader):
-    """A loader whose position follows from the number of steps: nothing of it is kept."""
-
-    def state_dict(self) -> dict:
-        return {}
-
-    def load_state_dict(self, state: dict) -> None:
-        pass
-
-
-def _loader(
-    dataset: Dataset, training: TrainingConfig, workers: int, part: tuple[int, int]
-) -> DataLoader:
-    options = {
-        "num_workers": workers,
-        "multiprocessing_context": "spawn" if workers else None,
-        "persistent_workers": workers > 0,
-    }
-    if isinstance(dataset, SampleStream):
-        dataset.set_part(*part)
-        return _Loader(dataset, batch_size=None, **options)
-    batches = EpochShuffle(len(dataset), training.batch_size, training.seed, part)
-    return _Loader(dataset, batch_sampler=batches, collate_fn=_as_it_is, **options)
-
-
 def _first_image(dataset: Dataset) -> np.ndarray:
     if isinstance(dataset, SampleStream):
         dataset.set_position(0)
         return next(iter(dataset)).images[0]
     return dataset.__getitems__([0]).images[0]
-
-
-def _as_it_is(batch: SampleBatch) -> SampleBatch:
-    return batch  # fetched as a whole
 
 
 def _logger(folder: str | Path) -> DVCLiveLogger:

@@ -66,7 +66,7 @@ def test_every_entry_of_the_group_is_used(parameters):
     assert config.betas == (0.5, 0.9)
     assert (network.width, network.offset_scale) == (4, 2.5)
     assert jitter.scale == tuple(parameters["train"]["jitter"]["scale"])
-    known = set(vars(config)) | set(vars(network)) | {"jitter", "threads", "workers"}
+    known = set(vars(config)) | set(vars(network)) | {"jitter", "threads", "fresh", "workers"}
     assert set(parameters["train"]) <= known
 
 

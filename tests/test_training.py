@@ -13,20 +13,14 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from p2f_lib.camera import AffineCamera
+from p2f_lib.datasets.crops import EpochShuffle
 from p2f_lib.datasets.jitter import Jitter
 from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
-from p2f_lib.training import (
-    EpochShuffle,
-    TrainingConfig,
-    heldout_errors,
-    masked_l1,
-    previous,
-    read_history,
-    train,
-)
+from p2f_lib.training import TrainingConfig, masked_l1, previous, read_history, train
 from p2f_lib.unet import NetworkConfig
+from p2f_lib.validation import Validation, heldout_errors
 from tests.toy import toy_model
 
 NETWORK = NetworkConfig(input_size=16, width=4, depth=3)
@@ -92,7 +86,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(model, samples, tmp_path):
                 raise RuntimeError("killed")
 
     recipe = TrainingConfig(epochs=3, batch_size=8)
-    options = {"progress": False, "heldout": samples}
+    options = {"progress": False, "validate": Validation(model, samples)}
     straight = train(model, samples, NETWORK, recipe, **options)
     with pytest.raises(RuntimeError, match="killed"):
         train(model, samples, NETWORK, recipe, folder=tmp_path, callbacks=[Interrupt()], **options)
@@ -118,19 +112,6 @@ def test_the_network_learns_planes_and_offsets(model, samples):
     assert errors.pncc_median < 30  # predicting nothing has 95
 
 
-def test_empty_pictures_count_against_the_mask_only(model, samples):
-    unet = train(model, samples, NETWORK, TrainingConfig(epochs=1, batch_size=8), progress=False)
-    errors = heldout_errors(unet, model, samples)
-    half = np.arange(len(samples)) % 2 == 0
-    fewer = heldout_errors(unet, model, replace(samples, is_face=half))
-    kept = heldout_errors(unet, model, samples[half])
-    assert fewer.offset_l1 == pytest.approx(kept.offset_l1, rel=1e-4)
-    assert fewer.pncc_median == pytest.approx(kept.pncc_median, rel=1e-4)
-    assert fewer.mask_iou <= errors.mask_iou
-    with pytest.raises(P2FError, match="shows a face"):
-        heldout_errors(unet, model, replace(samples, is_face=np.zeros(len(samples), bool)))
-
-
 def stream(model, **options):
     return SampleStream(model, 5, 2, **{"batches": 2, "size": 28, "supersample": 1} | options)
 
@@ -148,6 +129,19 @@ def test_an_interrupted_stream_resumes_to_the_same_bits(model, tmp_path):
         train(*arguments, folder=tmp_path, callbacks=[Interrupt()], progress=False)
     resumed = train(*arguments, folder=tmp_path, workers=1, progress=False)
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_workers_prepare_the_same_batches(model, samples):
+    recipe = TrainingConfig(epochs=2, batch_size=16)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the workers: others split rows elsewhere
+    alone, helped = (
+        train(model, samples, NETWORK, recipe, workers=workers, progress=False)
+        for workers in (0, 2)
+    )
+    torch.set_num_threads(threads)
+    for a, b in zip(alone.state_dict().values(), helped.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
@@ -233,13 +227,15 @@ def test_batches_are_shared_out_and_resumed():
     whole = EpochShuffle(21, 6, seed=1)
     batches = list(whole)
     assert len(batches) == len(whole) == 3
-    assert len({row for batch in batches for row in batch}) == 18  # none twice
+    assert [step for step, *_ in batches] == [0, 1, 2]
+    assert len({row for _, *rows in batches for row in rows}) == 18  # none twice
     parts = [list(EpochShuffle(21, 6, 1, (k, 3))) for k in range(3)]
-    assert [a + b + c for a, b, c in zip(*parts, strict=True)] == batches
+    assert [a + b[1:] + c[1:] for a, b, c in zip(*parts, strict=True)] == batches
     whole.set_position(0, 2)
     assert list(whole) == batches[2:]
     whole.set_position(1)
-    assert list(whole) != batches
+    assert [step for step, *_ in whole] == [3, 4, 5]
+    assert [rows for _, *rows in whole] != [rows for _, *rows in batches]
     with pytest.raises(P2FError, match="doesn't divide among 4"):
         EpochShuffle(21, 6, 1, (0, 4))
 

@@ -103,7 +103,7 @@ def crop_images(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torc
     ----------
     images : (B, 3, C, C) uint8
     matrices : (B, 2, 3) float
-        From `sample_crops`, on the CPU.
+        From `sample_crops`.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def crop_images(images: torch.Tensor, matrices: torch.Tensor, size: int) -> torc
     pixels = 2 * float(matrices[:, :, 0].norm(dim=1).max()) / size  # of the picture, per crop pixel
     finer = max(round(pixels), 1)
     shape = [len(images), 1, finer * size, finer * size]
-    grid = functional.affine_grid(theta.to(images.device), shape, align_corners=False)
+    grid = functional.affine_grid(theta, shape, align_corners=False)
     crops = functional.grid_sample(images.float(), grid, "bilinear", "zeros", False)
     return functional.avg_pool2d(crops, finer) if finer > 1 else crops
 
@@ -151,7 +151,6 @@ def jitter_batch(
     jitter: Jitter,
     size: int,
     generator: torch.Generator,
-    device: torch.device | str = "cpu",
     part: tuple[int, int] = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random crops of samples in random colours, with the targets rendered in these very crops.
@@ -163,10 +162,7 @@ def jitter_batch(
     samples : SampleBatch
         B square pictures.
     generator : torch.Generator
-        On the CPU; decides everything.
-    device
-        Where the pictures are resampled. The targets are rendered on the CPU by this thread alone:
-        others would contend with those of torch and cost twice as much time.
+        Decides everything.
     part : (k, n)
         As of `sample_crops`.
 
@@ -177,9 +173,8 @@ def jitter_batch(
     valid : (B, size, size) bool
     """
     matrices = sample_crops(torch.from_numpy(samples.landmarks), jitter, generator, part)
-    images = torch.from_numpy(samples.images).to(device).permute(0, 3, 1, 2)
+    images = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
     images = crop_images(images, matrices, size)
     images = jitter_colors(images, jitter, generator, part)
     planes, valid = samples.crops(model, matrices.numpy(), size)
-    planes = torch.from_numpy(planes).to(device).permute(0, 3, 1, 2)
-    return images, planes, torch.from_numpy(valid).to(device)
+    return images, torch.from_numpy(planes).permute(0, 3, 1, 2), torch.from_numpy(valid)

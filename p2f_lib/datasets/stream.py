@@ -94,10 +94,15 @@ class SampleStream(IterableDataset):
         self.rows = rows_of(self.batch_size, (k, n))
 
     def __iter__(self) -> Iterator[SampleBatch]:
+        return (samples for _, samples in self.steps())
+
+    def steps(self) -> Iterator[tuple[int, SampleBatch]]:
+        """Batches with their numbers, counted through all epochs."""
         info = get_worker_info()
         worker, step = (0, 1) if info is None else (info.id, info.num_workers)
         epoch, first = self.position.tolist()
         for batch in range(first + worker, self.batches, step):
-            start = self.start + (epoch * self.batches + batch) * self.batch_size
+            number = epoch * self.batches + batch
+            start = self.start + number * self.batch_size
             indices = range(start, start + self.batch_size)[self.rows]
-            yield render_samples(self.model, self.seed, indices, **self.options)
+            yield number, render_samples(self.model, self.seed, indices, **self.options)
