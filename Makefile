@@ -49,8 +49,8 @@ ablation: weights  ## train without one ingredient of the photographs at a time 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
 
-release: weights  ## train the network that is released, by params/release.yaml
-	@p2f train --config params/release.yaml --out build/release
+release: weights  ## train the network that is released, by params/release.yaml or RECIPE=FILE
+	@p2f train --config $(or $(RECIPE),params/release.yaml) --out build/release
 	@cp build/face_model.safetensors build/release/unet.safetensors data/release/
 
 card: data  ## measure the released weights into reports/model_card.md; PHOTOS=FOLDER on these, too

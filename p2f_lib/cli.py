@@ -239,6 +239,13 @@ def _add_network(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto (default), cpu, or cuda where PyTorch sees one"
     )
+    command.add_argument(
+        "--variant",
+        choices=("full", "fast"),
+        default="full",
+        help="fast: for video; once through the network, where full takes four times "
+        "(default: %(default)s)",
+    )
     _add_weights(command)
 
 
@@ -252,13 +259,21 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _reconstructor(arguments: argparse.Namespace, engine: str = "torch") -> Reconstructor:
+    """The one that the options of `_add_network` name."""
+    from p2f_lib.reconstruction import Reconstructor  # loads PyTorch: seconds
+
+    return Reconstructor.from_pretrained(
+        arguments.weights, arguments.device, engine=engine, variant=arguments.variant
+    )
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.photos import read_photos
     from p2f_lib.experiments import photo_errors
-    from p2f_lib.reconstruction import Reconstructor
 
     photos = read_photos(arguments.folder, arguments.part)
-    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    reconstructor = _reconstructor(arguments)
     found = photo_errors(reconstructor, photos).summary(arguments.limit / 100)
     print(f"{found['photos']} photos, {found['unseen']} of them without a face")
     print(f"51 inner points: mean {100 * found['inner_mean']:.2f} %")
@@ -271,14 +286,14 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _model_card(arguments: argparse.Namespace) -> int:
     from p2f_lib import model_card
     from p2f_lib.datasets.photos import read_photos
-    from p2f_lib.reconstruction import Reconstructor, find_weights
+    from p2f_lib.reconstruction import find_weights
 
     photos = {}
     if arguments.photos is not None:
         photos = {"real photographs": read_photos(arguments.photos, arguments.part)}
     folder = find_weights(arguments.weights)
-    reconstructor = Reconstructor.from_pretrained(folder, arguments.device)
-    picture = f"{folder.name}_failures.png"
+    reconstructor = _reconstructor(arguments)
+    picture = f"{arguments.out.stem}_failures.png"
     samples = model_card.synthetic_people(reconstructor, arguments.count)
     card = model_card.make_card(reconstructor, samples, photos, folder.name, picture)
     model_card.write(arguments.out, card, picture)
@@ -289,10 +304,10 @@ def _model_card(arguments: argparse.Namespace) -> int:
 def _choose_landmarks(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.photos import read_photos
     from p2f_lib.experiments import select_photo_landmarks
-    from p2f_lib.reconstruction import Reconstructor, write_landmarks
+    from p2f_lib.reconstruction import write_landmarks
 
     photos = read_photos(arguments.folder, arguments.part)
-    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    reconstructor = _reconstructor(arguments)
     chosen = select_photo_landmarks(reconstructor, photos, arguments.radius)
     write_landmarks(arguments.out, {"ibug68": chosen.indices}, reconstructor.model)
     print(f"68 points: mean {100 * np.nanmean(chosen.error_before):.2f} % before")
@@ -302,10 +317,9 @@ def _choose_landmarks(arguments: argparse.Namespace) -> int:
 
 def _evaluate_aflw2000(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.aflw2000 import evaluate, predict, read_aflw2000, report
-    from p2f_lib.reconstruction import Reconstructor
 
     data = read_aflw2000(arguments.folder)
-    reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
+    reconstructor = _reconstructor(arguments)
     predictions = predict(reconstructor, data.photos, arguments.box)
     for problem in (*data.problems, *predictions.problems):
         _say(problem)
@@ -386,12 +400,7 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
     photos, failed = _expand(arguments.photos)
     if not photos:
         return 1
-
-    from p2f_lib.reconstruction import Reconstructor  # loads PyTorch: seconds
-
-    reconstructor = Reconstructor.from_pretrained(
-        arguments.weights, arguments.device, None, arguments.engine
-    )
+    reconstructor = _reconstructor(arguments, arguments.engine)
     try:
         arguments.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -48,6 +48,13 @@ class Box:
     def center(self) -> tuple[float, float]:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
+    def overlap(self, other: Box) -> float:
+        """Intersection over union, 0 to 1."""
+        across = min(self.right, other.right) - max(self.left, other.left)
+        down = min(self.bottom, other.bottom) - max(self.top, other.top)
+        both = max(across, 0.0) * max(down, 0.0)
+        return both / (self.width * self.height + other.width * other.height - both)
+
     def as_tuple(self) -> tuple[float, float, float, float]:
         return self.left, self.top, self.right, self.bottom
 

@@ -31,12 +31,19 @@ WEIGHTS_FILE = "unet.safetensors"
 LANDMARKS_FILE = "landmarks.json"  # vertices chosen on annotated frames (section 4); optional
 WEIGHTS_FOLDERS = ("data/release", "build")  # of a checkout; the released ones first
 
+
 CROP_SCALE = 1.4  # as at the authors' evaluation, and the middle of the training's jitter
 MIN_PIXELS = 50  # face pixels below which nothing is fitted
 MIN_BOX_SIDE = 8.0  # pixels; nothing below is a face to any network here
 MIN_BOX_OVERLAP = 0.25  # share of a box that has to lie in the picture
 BATCH = 32  # crops a network pass
 TEXTURE_SIDE = 1024  # pixels, at most
+
+# How much work is done with a network, as of `Reconstructor`.
+VARIANTS = {
+    "full": {"passes": 2, "mirror": True, "same_box": 1.0},
+    "fast": {"passes": 2, "mirror": False, "same_box": 0.75},
+}
 
 # Confidence: a logistic of two measures of the network's agreement with itself.
 TOLERANCE = 0.03  # of the crop's side: a pixel that reprojects within it is consistent
@@ -224,8 +231,13 @@ class Reconstructor:
     detector : Detector, optional
         Finds boxes when none are given; dlib's by default, made when it is first needed.
     passes : int
-        Passes through network and fit; each after the first looks at the box of the 68 fitted
-        landmarks, which doesn't depend on the detector's idea of a face box.
+        Passes through network and fit, at most; each after the first looks at the box of the 68
+        fitted landmarks, which doesn't depend on the detector's idea of a face box.
+    mirror : bool
+        Average with what the network says of the mirrored crop: twice its time, less error.
+    same_box : float
+        Intersection over union from which a fitted box is as good as the one before, so that
+        another pass isn't worth its time; at 1, all passes are made.
     crop_scale : float
         Side of the crop over the longer side of the box.
     engine : {"torch", "onnxruntime", "openvino"}
@@ -246,14 +258,17 @@ class Reconstructor:
         unet: UNet,
         detector: Detector | None = None,
         passes: int = 2,
+        mirror: bool = True,
+        same_box: float = 1.0,
         crop_scale: float = CROP_SCALE,
         engine: str = "torch",
         threads: int | None = None,
     ) -> None:
         check_model_matches(model, unet.metadata)
-        if passes < 1 or crop_scale <= 0:
+        if passes < 1 or crop_scale <= 0 or not 0 < same_box <= 1:
             raise P2FError(
-                f"passes must be at least 1 and crop_scale above 0, got {passes} and {crop_scale}."
+                "passes must be at least 1, crop_scale above 0 and same_box above 0 and at most 1, "
+                f"got {passes}, {crop_scale} and {same_box}."
             )
         if "ibug68" not in model.landmarks:
             raise P2FError(
@@ -264,7 +279,7 @@ class Reconstructor:
         self.fitter = Fitter(model)
         self.unet = unet
         self.engine = _engine(engine, unet, threads)
-        self.passes = passes
+        self.passes, self.mirror, self.same_box = passes, mirror, same_box
         self.crop_scale = crop_scale
         self._detector = detector
 
@@ -276,6 +291,7 @@ class Reconstructor:
         detector: Detector | None = None,
         engine: str = "torch",
         threads: int | None = None,
+        variant: str = "full",
     ) -> Reconstructor:
         """The released network and face model, or others.
 
@@ -293,19 +309,26 @@ class Reconstructor:
         engine, threads : str, int, optional
             What runs the network, on how many CPU threads; see `Reconstructor`. With another engine
             than ``"torch"``, ``"auto"`` means the CPU.
+        variant : {"full", "fast"}
+            The best, or the one for video: the network is asked once, without the mirrored crop,
+            and again only where the fit proposes quite another box.
 
         Raises
         ------
         P2FError
-            A file is missing, damaged or doesn't match the other; no such device or engine.
+            A file is missing, damaged or doesn't match the other; no such device, engine or
+            variant.
         """
+        if variant not in VARIANTS:
+            raise P2FError(f"There is no variant {variant!r}; there are {', '.join(VARIANTS)}.")
         folder = find_weights(folder)
         if engine != "torch" and device == "auto":
             device = "cpu"
         unet = load_unet(folder / WEIGHTS_FILE, choose_device(device))
         model = MorphableModel.load(folder / FACE_MODEL_FILE)
         check_model_matches(model, unet.metadata)
-        reconstructor = cls(model, unet, detector, engine=engine, threads=threads)
+        options = VARIANTS[variant] | {"engine": engine, "threads": threads}
+        reconstructor = cls(model, unet, detector, **options)
         if (folder / LANDMARKS_FILE).is_file():
             reconstructor.model = with_landmarks(model, folder / LANDMARKS_FILE)
         return reconstructor
@@ -399,8 +422,9 @@ class Reconstructor:
             pending = []
             for i, face in improved:
                 faces[i] = replace(face, box=faces[i].box if faces[i] else face.box)
-                boxes[i] = Box.around(face.landmarks("ibug68"))
-                if box_problem(boxes[i], images[i]) is None:
+                used, boxes[i] = boxes[i], Box.around(face.landmarks("ibug68"))
+                same = self.same_box < 1 and used.overlap(boxes[i]) >= self.same_box
+                if not same and box_problem(boxes[i], images[i]) is None:
                     pending.append(i)
         return faces
 
@@ -414,9 +438,13 @@ class Reconstructor:
                 [crop.extract(image) for crop, image in zip(crops[part], images[part], strict=True)]
             )
             for image, box, crop, seen, pncc, offsets in zip(
-                images[part], boxes[part], crops[part], inputs, *predict(self.engine, inputs),
+                images[part],
+                boxes[part],
+                crops[part],
+                inputs,
+                *predict(self.engine, inputs, self.mirror),
                 strict=True,
-            ):  # fmt: skip
+            ):
                 faces.append(self._fit(image, box, crop, seen, pncc, offsets))
         return faces
 

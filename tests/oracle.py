@@ -92,7 +92,9 @@ class Scene:
         step_y, top = np.polyfit(v, y, 1)
         return (step_x + step_y) / 2, np.array([left, top])
 
-    def predict(self, unet, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        self, unet, images: np.ndarray, mirror: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Stands in for `p2f_lib.unet.predict`: true planes of the face nearest to each crop."""
         assert images.dtype == np.uint8
         assert images.shape[1:] == (unet.config.input_size, unet.config.input_size, 3)

@@ -31,7 +31,7 @@ def scene(model, monkeypatch):
     monkeypatch.setattr(
         Reconstructor,
         "from_pretrained",
-        classmethod(lambda cls, *_: cls(model, STUB_UNET, scene.detector)),
+        classmethod(lambda cls, *_, **__: cls(model, STUB_UNET, scene.detector)),
     )
     return scene
 

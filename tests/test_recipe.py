@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
-from p2f_lib import model_card, recipe
+from p2f_lib import model_card, recipe, training
 from p2f_lib.cli import main
+from p2f_lib.datasets import sources
 from p2f_lib.datasets.photos import AnnotatedPhoto
 from p2f_lib.errors import P2FError
 from p2f_lib.images import write_image
@@ -56,6 +57,24 @@ def test_the_command_writes_weights_with_their_provenance(trained, parameters):
     assert unet.metadata["recipe"] == "small"
     assert {"seed", "face_model", "face_model_checksum", "code_revision"} <= set(unet.metadata)
     assert not list((trained / "out" / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("name", ["gpu.yaml", "paper.yaml"])
+def test_large_recipes_run_at_toy_scale(name, tmp_path):
+    """Their ways of feeding the network: workers on samples in memory, workers on a stream."""
+    parameters = recipe.read_parameters(ROOT / "params" / name)
+    parameters["ground_truth"] |= {"n_train": 8, "n_heldout": 4, "canvas": 40}
+    train = parameters["train"]
+    train |= {"input_size": 16, "width": 4, "depth": 3, "epochs": 1, "batch_size": 4}
+    train |= {"threads": 1, "workers": min(train["workers"], 2)}
+    model = toy_model(600)
+    table = sources.make_table(parameters["ground_truth"], model, 0)
+    faces = tmp_path / "faces"
+    trained = recipe.run(parameters, model, table, log=tmp_path / "log", pictures=faces)
+    assert trained.images_seen == 8
+    assert (faces / "epoch_001.png").exists()
+    history = training.read_history(tmp_path / "log")
+    assert {"heldout/pncc_p95", "heldout/landmarks_nme", "train/offset_l1_mm"} <= set(history)
 
 
 def test_every_entry_of_the_group_is_used(parameters):

@@ -88,6 +88,34 @@ def test_the_box_hardly_matters(model, see):
     assert np.ptp(spread[twice], axis=0).max() < 0.1 * np.ptp(spread[once], axis=0).max()
 
 
+def test_a_good_box_needs_no_second_pass(model, see):
+    scene = Scene.of(model)
+    person = scene.people[0]
+    reconstructor = see(scene, same_box=0.75)
+
+    def passes(box):
+        before = len(scene.crops_seen)
+        face = reconstructor.reconstruct(scene.photo, box)
+        assert pixel_errors(face, person).mean() < 1.0
+        return len(scene.crops_seen) - before
+
+    fitted = Box.around(person.landmarks("ibug68"))
+    assert passes(fitted) == 1
+    left, top, right, bottom = fitted.as_tuple()
+    wide = (left - 0.3 * fitted.width, top - 0.3 * fitted.height, right, bottom)
+    assert Box(*wide).overlap(fitted) < 0.75
+    assert passes(wide) == 2
+
+
+def test_the_overlap_of_boxes():
+    box = Box(0, 0, 4, 2)
+    assert box.overlap(box) == 1
+    assert box.overlap(Box(2, 0, 6, 2)) == pytest.approx(4 / 12)
+    assert box.overlap(Box(4, 0, 6, 2)) == 0
+    assert box.overlap(Box(9, 9, 10, 10)) == 0
+    assert box.overlap(Box(1, 0, 2, 1)) == pytest.approx(1 / 8)
+
+
 def test_planes_points_and_colors_belong_together(model, see):
     scene = Scene.of(model, seed=2)
     face = see(scene).reconstruct(scene.photo, scene.people[0].box)
@@ -254,7 +282,7 @@ def test_confidence_is_low_where_planes_contradict_themselves(model, see, monkey
     sure = see(scene).reconstruct(scene.photo, box).confidence
     rng = np.random.default_rng(0)
 
-    def shuffled(unet, images):
+    def shuffled(unet, images, mirror=True):
         pncc, offsets = scene.predict(unet, images)
         flat = pncc.reshape(len(images), -1, 3)
         for plane in flat:
@@ -468,8 +496,25 @@ def test_devices():
             choose_device(name)
 
 
+def test_variants(home, monkeypatch):
+    with pytest.raises(P2FError, match="no variant 'faster'; there are full, fast"):
+        Reconstructor.from_pretrained(home, device="cpu", variant="faster")
+    fast = Reconstructor.from_pretrained(home, device="cpu", variant="fast")
+    assert not fast.mirror
+    assert fast.same_box < 1
+    asked = []
+
+    def predict(engine, images, mirror=True):
+        asked.append(mirror)
+        return np.zeros((2, *images.shape), np.float32)
+
+    monkeypatch.setattr(reconstruction, "predict", predict)
+    assert fast.reconstruct_many([np.zeros((99, 99, 3), np.uint8)], [Box(9, 9, 90, 90)]) == [None]
+    assert asked == [False]
+
+
 def test_wrong_settings(model):
-    for options in ({"passes": 0}, {"crop_scale": 0}):
+    for options in ({"passes": 0}, {"crop_scale": 0}, {"same_box": 1.5}):
         with pytest.raises(P2FError, match="passes"):
             Reconstructor(model, STUB_UNET, **options)
 
