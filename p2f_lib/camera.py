@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from p2f_lib.errors import P2FError
 
@@ -291,7 +290,7 @@ def inliers(camera: Camera, correspondences: Correspondences, tolerance: float =
     distance = np.hypot(*(camera.project(correspondences.points) - correspondences.pixels).T)
     if not len(distance):
         return np.zeros(0, bool)
-    return distance <= max(tolerance, 6 * _deviation(distance))
+    return distance <= max(tolerance, 6 * _median_deviation(distance))
 
 
 def fit_affine(
@@ -324,15 +323,8 @@ def fit_affine(
 
     solution = np.linalg.lstsq(homogeneous, pixels, rcond=None)[0]  # Eq. 1
     if robust:
-        solution = _least_median(homogeneous, pixels, solution, rng)
-        for _ in range(6):
-            distance = np.hypot(*(homogeneous @ solution - pixels).T)
-            weight = _tukey_weight(distance, _deviation(distance))[:, None]
-            weighted = (weight * homogeneous).T
-            previous = solution
-            solution = np.linalg.lstsq(weighted @ homogeneous, weighted @ pixels, rcond=None)[0]
-            if np.abs(solution - previous).max() < 1e-5 * np.abs(solution).max():
-                break
+        draws = rng.integers(len(pixels), size=(64, 4))
+        solution = _robust_affine(homogeneous, pixels, solution, draws)
 
     linear = solution[:3].T / spread
     camera = AffineCamera(np.column_stack([linear, solution[3] + offset - linear @ center]))
@@ -394,99 +386,117 @@ def fit_perspective(
         initial = PerspectiveCamera(
             focal, principal_point, initial.rotation, seen - initial.rotation @ center
         )
-    problem = _Reprojection.around(chosen, principal_point, center)
-    start = problem.state_of(initial)
-    state, prior = start, start.log_distance
-    deviation = first = _deviation(problem.distances(start))
-    # The start's residuals contain what perspective explains: the noise is known only afterwards,
-    # and a second round with it lets good data speak louder than the prior.
-    for _ in range(2):
-        state = _levenberg_marquardt(
-            problem, state, prior, deviation, robust=robust, fixed_focal=bool(focal)
-        )
-        deviation = min(_deviation(problem.distances(state)), first)
-    before, after = (problem.equations(s, first if robust else None)[0] for s in (start, state))
-    return problem.camera_of(state if after <= before else start)
+    pixels = chosen.pixels - np.asarray(principal_point, float)
+    refined = _refine(chosen.points - center, pixels, *_state(initial, center), robust, bool(focal))
+    return _camera(*refined, center, principal_point)
 
 
-@dataclass(frozen=True, eq=False)
-class _State:
-    """A camera about the centre of the points: what Levenberg-Marquardt moves."""
+def _state(camera: PerspectiveCamera, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A camera about the centre of the points, as Levenberg-Marquardt moves it.
 
-    log_scale: float  # of focal / distance, pixels per mm
-    log_distance: float
-    rotation: np.ndarray
-    shift: np.ndarray  # (2,) mm
-
-    def moved(self, step: np.ndarray) -> _State:
-        turn = Rotation.from_rotvec(step[4:]).as_matrix()
-        return _State(
-            self.log_scale + step[0],
-            self.log_distance + step[1],
-            turn @ self.rotation,
-            self.shift + step[2:4],
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Reprojection:
-    """Residuals ``scale * (x + a, y + b) / (1 + z / distance) - pixels`` of rotated points.
-
-    In these variables scale and distance are nearly independent; focal = scale * distance.
+    Returns
+    -------
+    numbers : (4,) logarithms of the scale (focal / distance, pixels per mm) and of the distance,
+        and the centre's x and y in camera space, mm. Scale and distance are nearly independent.
+    rotation : (3, 3)
     """
+    x, y, z = camera.rotation @ center + camera.translation
+    if z <= 0:
+        raise P2FError("The start puts the face behind the camera.")
+    return np.array([np.log(camera.focal / z), np.log(z), x, y]), np.array(camera.rotation)
 
-    points: np.ndarray  # (N, 3) about their centre, mm
-    pixels: np.ndarray  # (N, 2) about the principal point
-    center: np.ndarray
-    principal_point: np.ndarray
 
-    @classmethod
-    def around(
-        cls, correspondences: Correspondences, principal_point: np.ndarray, center: np.ndarray
-    ) -> _Reprojection:
-        point = np.asarray(principal_point, float)
-        return cls(correspondences.points - center, correspondences.pixels - point, center, point)
-
-    def state_of(self, camera: PerspectiveCamera) -> _State:
-        x, y, z = camera.rotation @ self.center + camera.translation
-        if z <= 0:
-            raise P2FError("The start puts the face behind the camera.")
-        return _State(np.log(camera.focal / z), np.log(z), camera.rotation, np.array([x, y]))
-
-    def camera_of(self, state: _State) -> PerspectiveCamera:
-        distance = np.exp(state.log_distance)
-        translation = np.append(state.shift, distance) - state.rotation @ self.center
-        focal = np.exp(state.log_scale) * distance
-        return PerspectiveCamera(focal, self.principal_point, state.rotation, translation)
-
-    def distances(self, state: _State) -> np.ndarray:
-        """(N,) pixels."""
-        camera = self.camera_of(state)
-        difference = camera.project(self.points + self.center) - camera.principal_point
-        return np.hypot(*(difference - self.pixels).T)
-
-    def equations(self, state: _State, deviation: float | None) -> tuple[float, np.ndarray]:
-        """Sum of losses, and their (8, 8) Gauss-Newton matrix.
-
-        The matrix is ``J.T @ W @ J`` where the columns of J are the derivatives by log scale, log
-        distance, shift (2) and left rotation (3), and the residual; W holds Tukey's weights, or
-        ones without a deviation. The loss is infinite when a point would lie at the lens.
-        """
-        limit = np.inf if deviation is None else (_TUKEY * deviation) ** 2
-        return _gauss_newton(
-            self.points,
-            self.pixels,
-            state.rotation,
-            state.shift,
-            np.exp(state.log_scale),
-            np.exp(-state.log_distance),
-            limit,
-        )
+def _camera(
+    numbers: np.ndarray, rotation: np.ndarray, center: np.ndarray, principal_point: np.ndarray
+) -> PerspectiveCamera:
+    distance = np.exp(numbers[1])
+    translation = np.append(numbers[2:], distance) - rotation @ center
+    return PerspectiveCamera(
+        np.exp(numbers[0]) * distance, np.asarray(principal_point, float), rotation, translation
+    )
 
 
 @numba.njit(cache=True)
-def _gauss_newton(points, pixels, rotation, shift, scale, closeness, limit):
-    matrix = np.zeros((8, 8))
+def _refine(points, pixels, start, rotation, robust, fixed_focal):
+    """Levenberg-Marquardt from a start, twice; see `fit_perspective`.
+
+    The start's residuals contain what perspective explains: the noise is known only afterwards, and
+    a second round with it lets good data speak louder than the prior. Never worse than the start.
+    """
+    distance = np.empty(len(points))
+    _distances(points, pixels, start, rotation, distance)
+    first = deviation = _median_deviation(distance)
+    prior = start[1]
+    numbers, turned = start.copy(), rotation.copy()
+    for _ in range(2):
+        limit = (_TUKEY * deviation) ** 2 if robust else np.inf
+        numbers, turned = _descend(
+            points, pixels, numbers, turned, prior, deviation, limit, fixed_focal
+        )
+        _distances(points, pixels, numbers, turned, distance)
+        deviation = min(_median_deviation(distance), first)
+    limit = (_TUKEY * first) ** 2 if robust else np.inf
+    matrix = np.empty((8, 8))
+    before = _gauss_newton(points, pixels, start, rotation, limit, matrix)
+    if _gauss_newton(points, pixels, numbers, turned, limit, matrix) <= before:
+        return numbers, turned
+    return start, rotation
+
+
+@numba.njit(cache=True)
+def _descend(points, pixels, numbers, rotation, prior, deviation, limit, fixed_focal):
+    """Least ``mean loss / deviation^2 * INDEPENDENT_PIXELS + (log distance - prior)^2``."""
+    count = len(points)
+    unit = min(count, INDEPENDENT_PIXELS) / (count * deviation**2)
+    # Columns: the directions in which the camera may move. At fixed focal length the logarithms of
+    # scale and distance change by opposite amounts.
+    pull = 0.0 if fixed_focal else 1.0
+    free = np.eye(7)
+    if fixed_focal:
+        free = np.ascontiguousarray(free[:, 1:])
+        free[0, 0] = -1.0
+    matrix, best = np.empty((8, 8)), np.empty((8, 8))
+
+    cost = unit * _gauss_newton(points, pixels, numbers, rotation, limit, best)
+    cost += pull * (numbers[1] - prior) ** 2
+    damping = 1e-4
+    for _ in range(30):
+        normal = unit * best
+        normal[1, 1] += pull
+        normal[1, 7] += pull * (numbers[1] - prior)
+        gradient = free.T @ np.ascontiguousarray(normal[:7, 7])
+        reduced = free.T @ np.ascontiguousarray(normal[:7, :7]) @ free
+        while True:
+            step = free @ np.linalg.solve(reduced + damping * np.diag(np.diag(reduced)), -gradient)
+            candidate = numbers + step[:4]
+            turned = _rotation(step[4:]) @ rotation
+            new = unit * _gauss_newton(points, pixels, candidate, turned, limit, matrix)
+            new += pull * (candidate[1] - prior) ** 2
+            if new <= cost:
+                break
+            damping *= 10
+            if damping > 1e8:
+                return numbers, rotation
+        gain, cost = cost - new, new
+        numbers, rotation = candidate, turned
+        best, matrix = matrix, best
+        damping = max(damping / 10, 1e-9)
+        if gain <= 1e-6 * cost:
+            break
+    return numbers, rotation
+
+
+@numba.njit(cache=True)
+def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
+    """Sum of losses of ``scale * (x + a, y + b) / (1 + z / distance) - pixels``.
+
+    Fills `matrix` (8, 8) with ``J.T @ W @ J``, where the columns of J are the derivatives by log
+    scale, log distance, shift (2) and left rotation (3), and the residual; W holds Tukey's weights
+    for the squared limit, ones for an infinite one. The loss is infinite when a point would lie at
+    the lens.
+    """
+    scale, closeness = np.exp(numbers[0]), np.exp(-numbers[1])
+    matrix[:] = 0.0
     ju, jv = np.zeros(8), np.zeros(8)
     loss = 0.0
     for n in range(len(points)):
@@ -497,9 +507,9 @@ def _gauss_newton(points, pixels, rotation, shift, scale, closeness, limit):
             z += rotation[2, k] * points[n, k]
         stretch = 1.0 + z * closeness
         if stretch < 0.1:
-            return np.inf, matrix
+            return np.inf
         q = scale / stretch
-        u, v = q * (x + shift[0]), q * (y + shift[1])
+        u, v = q * (x + numbers[2]), q * (y + numbers[3])
         du, dv = -u * closeness / stretch, -v * closeness / stretch  # by the depth of the point
         ju[0], jv[0] = u, v
         ju[1], jv[1] = -du * z, -dv * z
@@ -523,59 +533,33 @@ def _gauss_newton(points, pixels, rotation, shift, scale, closeness, limit):
     for i in range(8):
         for j in range(i):
             matrix[j, i] = matrix[i, j]
-    return loss, matrix
+    return loss
 
 
-def _levenberg_marquardt(
-    problem: _Reprojection,
-    state: _State,
-    prior: float,
-    deviation: float,
-    *,
-    robust: bool,
-    fixed_focal: bool,
-    iterations: int = 30,
-) -> _State:
-    """Least ``mean loss / deviation^2 * INDEPENDENT_PIXELS + (log distance - prior)^2``."""
-    count = len(problem.points)
-    unit = min(count, INDEPENDENT_PIXELS) / (count * deviation**2)
-    # Columns: the directions in which the camera may move. At fixed focal length the logarithms of
-    # scale and distance change by opposite amounts.
-    free = np.eye(7)
-    if fixed_focal:
-        free = np.delete(free, 0, axis=1)
-        free[0, 0] = -1.0
-    pull = 0.0 if fixed_focal else 1.0
+@numba.njit(cache=True)
+def _distances(points, pixels, numbers, rotation, distance):
+    """Fills `distance` (N,): pixels between points and where a camera of `_state` puts them."""
+    scale, closeness = np.exp(numbers[0]), np.exp(-numbers[1])
+    for n in range(len(points)):
+        x = y = z = 0.0
+        for k in range(3):
+            x += rotation[0, k] * points[n, k]
+            y += rotation[1, k] * points[n, k]
+            z += rotation[2, k] * points[n, k]
+        q = scale / (1.0 + z * closeness)
+        u, v = q * (x + numbers[2]) - pixels[n, 0], q * (y + numbers[3]) - pixels[n, 1]
+        distance[n] = np.sqrt(u * u + v * v)
 
-    def equations(state: _State) -> tuple[float, np.ndarray, np.ndarray]:
-        loss, matrix = problem.equations(state, deviation if robust else None)
-        matrix, excess = unit * matrix, state.log_distance - prior
-        matrix[1, 1] += pull
-        matrix[1, 7] += pull * excess
-        return (
-            unit * loss + pull * excess**2,
-            free.T @ matrix[:7, :7] @ free,
-            free.T @ matrix[:7, 7],
-        )
 
-    cost, normal, gradient = equations(state)
-    damping = 1e-4
-    for _ in range(iterations):
-        while True:
-            damped = normal + damping * np.diag(np.diag(normal))
-            candidate = state.moved(free @ np.linalg.solve(damped, -gradient))
-            cost_new, normal_new, gradient_new = equations(candidate)
-            if cost_new <= cost:
-                break
-            damping *= 10
-            if damping > 1e8:
-                return state
-        gain, state = cost - cost_new, candidate
-        cost, normal, gradient = cost_new, normal_new, gradient_new
-        damping = max(damping / 10, 1e-9)
-        if gain <= 1e-6 * cost:
-            break
-    return state
+@numba.njit(cache=True)
+def _rotation(vector):
+    """(3, 3) turn about a vector by its length (Rodrigues)."""
+    angle = np.sqrt((vector**2).sum())
+    x, y, z = vector
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    a = np.sin(angle) / angle if angle > 1e-8 else 1.0
+    b = (1 - np.cos(angle)) / angle**2 if angle > 1e-4 else 0.5
+    return np.eye(3) + a * cross + b * (cross @ cross)
 
 
 def _chosen(
@@ -599,29 +583,66 @@ def _chosen(
     return chosen
 
 
-def _least_median(
-    homogeneous: np.ndarray, pixels: np.ndarray, solution: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """The (4, 2) solution of least median error among the given one and 64 four-point fits.
+@numba.njit(cache=True)
+def _robust_affine(homogeneous, pixels, solution, draws):
+    """The (4, 2) solution of Tukey's loss, from the best of four-point fits and the given one.
 
-    With 40 % wrong pixels one four-point sample in eight is clean.
+    The best is that of least median error; with 40 % wrong pixels one four-point sample in eight is
+    clean.
     """
-    rows = rng.integers(len(pixels), size=(64, 4))
-    sound = np.abs(np.linalg.det(homogeneous[rows])) > 1e-2
-    candidates = np.linalg.solve(homogeneous[rows[sound]], pixels[rows[sound]])
-    candidates = np.concatenate([solution[None], candidates])
-    judges = slice(None, None, max(1, len(pixels) // 200))
-    error = ((homogeneous[judges] @ candidates - pixels[judges]) ** 2).sum(axis=2)
-    return candidates[np.median(error, axis=1).argmin()]
+    step = max(1, len(pixels) // 200)
+    judges, seen = np.ascontiguousarray(homogeneous[::step]), np.ascontiguousarray(pixels[::step])
+    distance = np.empty(len(judges))
+    _misses(judges, seen, solution, distance)
+    least = np.median(distance)
+    four, where = np.empty((4, 4)), np.empty((4, 2))
+    for n in range(len(draws)):
+        for k in range(4):
+            four[k], where[k] = homogeneous[draws[n, k]], pixels[draws[n, k]]
+        if abs(np.linalg.det(four)) > 1e-2:
+            candidate = np.linalg.solve(four, where)
+            _misses(judges, seen, candidate, distance)
+            median = np.median(distance)
+            if median < least:
+                least, solution = median, candidate
+
+    distance = np.empty(len(pixels))
+    for _ in range(6):
+        _misses(homogeneous, pixels, solution, distance)
+        limit = _TUKEY * _median_deviation(distance)
+        normal, right = np.zeros((4, 4)), np.zeros((4, 2))
+        for n in range(len(pixels)):
+            weight = (1 - min(distance[n] / limit, 1.0) ** 2) ** 2
+            if weight > 0:
+                for i in range(4):
+                    for j in range(4):
+                        normal[i, j] += weight * homogeneous[n, i] * homogeneous[n, j]
+                    for j in range(2):
+                        right[i, j] += weight * homogeneous[n, i] * pixels[n, j]
+        previous = solution
+        solution = np.linalg.lstsq(normal, right)[0]
+        if np.abs(solution - previous).max() < 1e-5 * np.abs(solution).max():
+            break
+    return solution
 
 
-def _deviation(distance: np.ndarray) -> float:
+@numba.njit(cache=True)
+def _misses(homogeneous, pixels, solution, distance):
+    """Fills `distance` (N,), pixels."""
+    for n in range(len(pixels)):
+        square = 0.0
+        for j in range(2):
+            miss = -pixels[n, j]
+            for i in range(4):
+                miss += homogeneous[n, i] * solution[i, j]
+            square += miss * miss
+        distance[n] = np.sqrt(square)
+
+
+@numba.njit(cache=True)
+def _median_deviation(distance):
     """Standard deviation per axis of 2D distances, from their median; at least 0.01 pixels."""
-    return max(float(np.median(distance)) / np.sqrt(2 * np.log(2)), 0.01)
-
-
-def _tukey_weight(distance: np.ndarray, deviation: float) -> np.ndarray:
-    return (1 - np.minimum(distance / (_TUKEY * deviation), 1.0) ** 2) ** 2
+    return max(np.median(distance) / np.sqrt(2 * np.log(2)), 0.01)
 
 
 def _rq(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

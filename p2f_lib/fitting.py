@@ -14,6 +14,7 @@ import cv2
 import numba
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import ssyrk
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
@@ -129,18 +130,23 @@ def valid_mask(pncc: np.ndarray, threshold: float = 15.0, erode: int = 1) -> np.
     return valid
 
 
-def correspondences(pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> Correspondences:
-    """Each valid pixel with its 3D point PNCC + offset.
+def correspondences(
+    pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray, count: int | None = None
+) -> Correspondences:
+    """Valid pixels with their 3D points PNCC + offset.
 
     Parameters
     ----------
     pncc, offsets : (H, W, 3) mm
     valid : (H, W) bool
+    count : at most so many, drawn at random; default all
     """
     _check_planes(pncc, offsets, valid)
-    y, x = np.nonzero(valid)
-    points = pncc[y, x].astype(float) + offsets[y, x]
-    return Correspondences(points, np.column_stack([x, y]))
+    flat = np.flatnonzero(valid)
+    if count is not None and len(flat) > count:
+        flat = np.random.default_rng(0).choice(flat, count, replace=False)
+    points = pncc.reshape(-1, 3)[flat].astype(float) + offsets.reshape(-1, 3)[flat]
+    return Correspondences(points, np.column_stack(np.divmod(flat, valid.shape[1])[::-1]))
 
 
 def localize_vertices(
@@ -175,7 +181,7 @@ def fit_face(
     *,
     weight: float = WEIGHT,
     focal: float | None = None,
-    subset: int = 2000,
+    subset: int = 1000,
 ) -> FaceFit:
     """Sections 3.3 and 3.4 in one call: planes in, cameras and posed mesh out.
 
@@ -198,7 +204,7 @@ def fit_face(
         Too few or degenerate valid pixels for a camera.
     """
     fitter = model if isinstance(model, Fitter) else Fitter(model)
-    affine = fit_affine(correspondences(pncc, offsets, valid), subset)
+    affine = fit_affine(correspondences(pncc, offsets, valid, subset), subset)
     localized = fitter.localize(pncc, offsets, valid)
     # A pixel that the robust camera contradicts has a wrong PNCC: its offset says nothing. What an
     # affine camera misses of a near face's perspective is forgiven.
@@ -270,7 +276,7 @@ class Fitter:
         localized: Localized,
         weight: float = WEIGHT,
         confidence: np.ndarray | None = None,
-        limit: int = 2000,
+        limit: int = 1000,
     ) -> Fit:
         """Coefficients c of least ``mean_v |A_v c - b_v|^2 + weight * |c / sigma|^2`` (Eq. 4).
 
@@ -300,7 +306,7 @@ class Fitter:
         )
 
     def coefficients_multi(
-        self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 2000
+        self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 1000
     ) -> tuple[np.ndarray, np.ndarray]:
         """One shape for all pictures of a person, one expression for each (Eq. 5).
 
@@ -350,7 +356,7 @@ class Fitter:
         if not np.isfinite(b).all():
             raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
         if confidence is None:
-            normal, right = a.T @ a / len(thinned), a.T @ b / len(thinned)
+            normal, right = _gram(a) / len(thinned), a.T @ b / len(thinned)
         else:
             thin = np.linspace(0, len(localized) - 1, len(thinned)).astype(int)
             weight = np.asarray(confidence, np.float32)[thin]
@@ -358,8 +364,14 @@ class Fitter:
                 raise P2FError("Confidence needs one non-negative value per vertex, not all 0.")
             root = np.repeat(np.sqrt(weight / weight.sum()), 3)
             weighted = a * root[:, None]
-            normal, right = weighted.T @ weighted, weighted.T @ (b * root)
+            normal, right = _gram(weighted), weighted.T @ (b * root)
         return normal.astype(float), right.astype(float), (a, b)
+
+
+def _gram(rows: np.ndarray) -> np.ndarray:
+    """``rows.T @ rows`` of (N, K) float32, for half of its products."""
+    upper = ssyrk(1.0, rows.T)  # the lower triangle is 0
+    return upper + np.triu(upper, 1).T
 
 
 @dataclass(frozen=True, eq=False)

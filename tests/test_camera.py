@@ -288,14 +288,28 @@ def test_gauss_newton_gradient_is_the_derivative_of_the_loss():
     truth = camera_at(600, Pose(20, 10, -5))
     points = face_points(rng, 200)
     pixels = truth.project(points) + rng.normal(0, 1.5, (200, 2))
-    problem = module._Reprojection.around(Correspondences(points, pixels), CENTER, points.mean(0))
-    state = problem.state_of(camera_at(650, Pose(18, 11, -4)))
-    for deviation in (None, 1.5):
-        _, matrix = problem.equations(state, deviation)
+    center = points.mean(axis=0)
+    numbers, rotation = module._state(camera_at(650, Pose(18, 11, -4)), center)
+
+    def loss(step, limit, matrix):
+        moved = module._rotation(step[4:]) @ rotation
+        both = points - center, pixels - CENTER
+        return module._gauss_newton(*both, numbers + step[:4], moved, limit, matrix)
+
+    for limit in (np.inf, 50.0):
+        matrix, other = np.empty((8, 8)), np.empty((8, 8))
+        loss(np.zeros(7), limit, matrix)
         for k, step in enumerate(1e-5 * np.eye(7)):
-            up = problem.equations(state.moved(step), deviation)[0]
-            down = problem.equations(state.moved(-step), deviation)[0]
-            assert 2 * matrix[k, 7] == pytest.approx((up - down) / 2e-5, rel=1e-4, abs=1e-2)
+            slope = (loss(step, limit, other) - loss(-step, limit, other)) / 2e-5
+            assert 2 * matrix[k, 7] == pytest.approx(slope, rel=1e-4, abs=1e-2)
+
+
+def test_rotations_about_vectors_agree_with_scipy():
+    rng = np.random.default_rng(3)
+    for size in (0.0, 1e-9, 1e-5, 0.1, 3.0):
+        vector = size * rng.normal(size=3)
+        expected = Rotation.from_rotvec(vector).as_matrix()
+        np.testing.assert_allclose(module._rotation(vector), expected, atol=1e-12)
 
 
 # ---------------------------------------------------------------------------------------------
