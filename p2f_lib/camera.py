@@ -263,6 +263,21 @@ class PerspectiveCamera:
         point = scale * self.principal_point + np.asarray(shift, float)
         return PerspectiveCamera(scale * self.focal, point, self.rotation, self.translation)
 
+    def transformed(self, image_map: np.ndarray) -> PerspectiveCamera:
+        """The camera after ``new pixel = A[:, :2] @ pixel + A[:, 2]``.
+
+        A is (2, 3): a scale times a rotation, then a shift. The picture turns about the principal
+        point as if the camera turned about its optical axis.
+        """
+        image_map = np.asarray(image_map, float)
+        scale = np.sqrt(np.linalg.det(image_map[:, :2]))
+        turn = np.eye(3)
+        turn[:2, :2] = image_map[:, :2] / scale
+        point = image_map[:, :2] @ self.principal_point + image_map[:, 2]
+        return PerspectiveCamera(
+            scale * self.focal, point, turn @ self.rotation, turn @ self.translation
+        )
+
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _project(points, placement, focal, principal_point, pixels, depth):

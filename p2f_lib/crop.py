@@ -6,7 +6,7 @@ continuous coordinates of its sides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -63,14 +63,16 @@ class Box:
 class Crop:
     """A square part of a picture, resampled to `size` x `size` pixels.
 
-    Pixel (u, v) of the crop shows the picture at
-    ``(left + (u + 0.5) * side / size, top + (v + 0.5) * side / size)``.
+    Unturned, pixel (u, v) of the crop shows the picture at
+    ``(left + (u + 0.5) * side / size, top + (v + 0.5) * side / size)``; `roll` turns the square
+    about its centre, degrees, clockwise as seen in the picture: a head of that roll is upright.
     """
 
     left: float
     top: float
     side: float
     size: int
+    roll: float = 0.0
 
     @classmethod
     def around(cls, box: Box, size: int, scale: float = 1.4) -> Crop:
@@ -79,11 +81,35 @@ class Crop:
         x, y = box.center
         return cls(x - side / 2, y - side / 2, side, size)
 
+    @classmethod
+    def upright(cls, points: np.ndarray, size: int, scale: float, roll: float) -> Crop:
+        """The square turned by `roll` degrees around (N, 2) points, as `around` their upright box.
+
+        A turned copy of the picture gives the same square of the same things.
+        """
+        turn = cls(0, 0, 1, 1, roll).to_picture[:, :2]
+        square = cls.around(Box.around(points @ turn), size, scale)
+        x, y = turn @ np.full(2, square.side / 2) + turn @ (square.left, square.top)
+        return replace(square, left=x - square.side / 2, top=y - square.side / 2, roll=roll)
+
+    @property
+    def square(self) -> Box:
+        """Its sides in the picture when it is not turned."""
+        return Box(self.left, self.top, self.left + self.side, self.top + self.side)
+
     @property
     def to_picture(self) -> np.ndarray:
         """(2, 3) affine map from crop pixels to picture pixels."""
-        step = self.side / self.size
-        return np.array([[step, 0, self.left + step / 2], [0, step, self.top + step / 2]])
+        step, half = self.side / self.size, self.side / 2
+        cos, sin = np.cos(np.radians(self.roll)), np.sin(np.radians(self.roll))
+        turn = np.array([[cos, -sin], [sin, cos]])
+        center = np.array([self.left + half, self.top + half])
+        return np.column_stack([step * turn, center - turn @ np.full(2, half - step / 2)])
+
+    @property
+    def from_picture(self) -> np.ndarray:
+        """(2, 3) affine map from picture pixels to crop pixels."""
+        return cv2.invertAffineTransform(self.to_picture)
 
     def points_to_picture(self, points: np.ndarray) -> np.ndarray:
         """(N, 2) crop pixels to picture pixels."""
@@ -92,8 +118,8 @@ class Crop:
 
     def points_from_picture(self, points: np.ndarray) -> np.ndarray:
         """(N, 2) picture pixels to crop pixels."""
-        step = self.side / self.size
-        return (np.asarray(points) - (self.left, self.top)) / step - 0.5
+        matrix = self.from_picture
+        return np.asarray(points) @ matrix[:, :2].T + matrix[:, 2]
 
     def extract(self, image: np.ndarray) -> np.ndarray:
         """Resample (H, W, 3) uint8 to (size, size, 3); outside the picture is black.
@@ -103,7 +129,8 @@ class Crop:
         step = self.side / self.size
         if step > 1.0:
             # Smooth to the crop's resolution: Gaussian with the sigma of a box of `step` pixels.
-            pad = int(np.ceil(2 * step))
+            # A turned square reaches beyond the unturned one, to half its diagonal at most.
+            pad = int(np.ceil(2 * step + (self.roll != 0) * (np.sqrt(0.5) - 0.5) * self.side))
             x0, y0 = (int(np.floor(v)) - pad for v in (self.left, self.top))
             x1, y1 = (int(np.ceil(v + self.side)) + pad for v in (self.left, self.top))
             x0, y0 = max(x0, 0), max(y0, 0)

@@ -31,7 +31,6 @@ WEIGHTS_FILE = "unet.safetensors"
 LANDMARKS_FILE = "landmarks.json"  # vertices chosen on annotated frames (section 4); optional
 WEIGHTS_FOLDERS = ("data/release", "build")  # of a checkout; the released ones first
 
-
 CROP_SCALE = 1.4  # as at the authors' evaluation, and the middle of the training's jitter
 MIN_PIXELS = 50  # face pixels below which nothing is fitted
 MIN_BOX_SIDE = 8.0  # pixels; nothing below is a face to any network here
@@ -41,14 +40,16 @@ TEXTURE_SIDE = 1024  # pixels, at most
 
 # How much work is done with a network, as of `Reconstructor`.
 VARIANTS = {
-    "full": {"passes": 2, "mirror": True, "same_box": 1.0},
-    "fast": {"passes": 2, "mirror": False, "same_box": 0.75},
+    "full": {"passes": 2, "mirror": True, "same_crop": 1.0},
+    "fast": {"passes": 2, "mirror": False, "same_crop": 0.75},
 }
+SAME_ROLL = 15.0  # degrees that a crop may be turned by and still show the head as in most training
 
-# Confidence: a logistic of two measures of the network's agreement with itself.
-TOLERANCE = 0.03  # of the crop's side: a pixel that reprojects within it is consistent
-CONSISTENT_SHARE, CONSISTENT_WEIGHT = 0.6, 10.0
-FACE_SHARE, FACE_SHARE_FULL, FACE_WEIGHT = 0.15, 0.30, 15.0
+# Confidence: a logistic of how far the network agrees with itself. Its two numbers are a logistic
+# regression (penalty 0.01) between synthetic people and boxes without a face, see
+# `p2f_lib.robustness`, for the released and the demo network together.
+TOLERANCE = 0.05  # of the root of the face's pixels: one that reprojects within it is consistent
+CONSISTENT_SHARE, STEEPNESS = 0.70, 13.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,24 +205,20 @@ class Face:
             )
 
 
-def confidence(consistent_share: float, face_share: float) -> float:
+def confidence(consistent_share: float) -> float:
     """How sure one may be that the planes show a face, 0..1.
 
     Parameters
     ----------
     consistent_share : float
         Share of the valid pixels whose 3D point the fitted camera puts back within `TOLERANCE`
-        of the crop's side: the network's two answers, where and what, agree.
-    face_share : float
-        Share of the crop that is valid; above `FACE_SHARE_FULL` more says no more.
+        times the size of the face: the network's two answers, where and what, agree.
     """
-    logit = CONSISTENT_WEIGHT * (consistent_share - CONSISTENT_SHARE)
-    logit += FACE_WEIGHT * (min(face_share, FACE_SHARE_FULL) - FACE_SHARE)
-    return float(1 / (1 + np.exp(-logit)))
+    return float(1 / (1 + np.exp(-STEEPNESS * (consistent_share - CONSISTENT_SHARE))))
 
 
 class Reconstructor:
-    """Photo to faces: detect, crop, predict, fit; then once more on the crop that the fit proposes.
+    """Photo to faces: detect, crop, predict, fit; then again on the upright crop the fit proposes.
 
     Parameters
     ----------
@@ -231,13 +228,14 @@ class Reconstructor:
     detector : Detector, optional
         Finds boxes when none are given; dlib's by default, made when it is first needed.
     passes : int
-        Passes through network and fit, at most; each after the first looks at the box of the 68
-        fitted landmarks, which doesn't depend on the detector's idea of a face box.
+        Passes through network and fit, at most; each after the first looks at the 68 fitted landmarks, in
+        a crop turned so that the head is upright, as in most of the training: it depends neither on
+        the detector's idea of a face box nor on how the picture is turned.
     mirror : bool
         Average with what the network says of the mirrored crop: twice its time, less error.
-    same_box : float
-        Intersection over union from which a fitted box is as good as the one before, so that
-        another pass isn't worth its time; at 1, all passes are made.
+    same_crop : float
+        Intersection over union from which the next crop is as good as the last, unless it is
+        turned, so that another pass isn't worth its time; at 1, all passes are made.
     crop_scale : float
         Side of the crop over the longer side of the box.
     engine : {"torch", "onnxruntime", "openvino"}
@@ -259,16 +257,16 @@ class Reconstructor:
         detector: Detector | None = None,
         passes: int = 2,
         mirror: bool = True,
-        same_box: float = 1.0,
+        same_crop: float = 1.0,
         crop_scale: float = CROP_SCALE,
         engine: str = "torch",
         threads: int | None = None,
     ) -> None:
         check_model_matches(model, unet.metadata)
-        if passes < 1 or crop_scale <= 0 or not 0 < same_box <= 1:
+        if passes < 1 or crop_scale <= 0 or not 0 < same_crop <= 1:
             raise P2FError(
-                "passes must be at least 1, crop_scale above 0 and same_box above 0 and at most 1, "
-                f"got {passes}, {crop_scale} and {same_box}."
+                "passes must be at least 1, crop_scale above 0 and same_crop above 0 and at most "
+                f"1, got {passes}, {crop_scale} and {same_crop}."
             )
         if "ibug68" not in model.landmarks:
             raise P2FError(
@@ -279,7 +277,7 @@ class Reconstructor:
         self.fitter = Fitter(model)
         self.unet = unet
         self.engine = _engine(engine, unet, threads)
-        self.passes, self.mirror, self.same_box = passes, mirror, same_box
+        self.passes, self.mirror, self.same_crop = passes, mirror, same_crop
         self.crop_scale = crop_scale
         self._detector = detector
 
@@ -311,7 +309,7 @@ class Reconstructor:
             than ``"torch"``, ``"auto"`` means the CPU.
         variant : {"full", "fast"}
             The best, or the one for video: the network is asked once, without the mirrored crop,
-            and again only where the fit proposes quite another box.
+            and again only where the fit proposes quite another crop.
 
         Raises
         ------
@@ -413,39 +411,33 @@ class Reconstructor:
         if len(images) != len(boxes):
             raise P2FError(f"Got {len(images)} pictures and {len(boxes)} boxes.")
         faces: list[Face | None] = [None] * len(images)
-        boxes = list(boxes)
+        size, scale = self.unet.config.input_size, self.crop_scale
+        crops = [Crop.around(box, size, scale) for box in boxes]
         pending = list(range(len(images)))
         for _ in range(self.passes):
-            fresh = self._one_pass([images[i] for i in pending], [boxes[i] for i in pending])
+            fresh = self._one_pass([(images[i], boxes[i], crops[i]) for i in pending])
             # A later pass that fails leaves the earlier one's face standing.
             improved = [(i, face) for i, face in zip(pending, fresh, strict=True) if face]
             pending = []
             for i, face in improved:
-                faces[i] = replace(face, box=faces[i].box if faces[i] else face.box)
-                used, boxes[i] = boxes[i], Box.around(face.landmarks("ibug68"))
-                same = self.same_box < 1 and used.overlap(boxes[i]) >= self.same_box
-                if not same and box_problem(boxes[i], images[i]) is None:
-                    pending.append(i)
+                faces[i] = face
+                landmarks = face.landmarks("ibug68")
+                if box_problem(Box.around(landmarks), images[i]) is None:
+                    last, lean = crops[i], _lean(face.affine)
+                    crops[i] = Crop.upright(landmarks, size, scale, lean)
+                    if self.same_crop == 1 or not _same(last, crops[i], self.same_crop):
+                        pending.append(i)
         return faces
 
-    def _one_pass(self, images: list[np.ndarray], boxes: list[Box]) -> list[Face | None]:
-        size = self.unet.config.input_size
-        crops = [Crop.around(box, size, self.crop_scale) for box in boxes]
+    def _one_pass(self, views: list[tuple[np.ndarray, Box, Crop]]) -> list[Face | None]:
         faces: list[Face | None] = []
-        for start in range(0, len(images), BATCH):
-            part = slice(start, start + BATCH)
-            inputs = np.stack(
-                [crop.extract(image) for crop, image in zip(crops[part], images[part], strict=True)]
-            )
-            for image, box, crop, seen, pncc, offsets in zip(
-                images[part],
-                boxes[part],
-                crops[part],
-                inputs,
-                *predict(self.engine, inputs, self.mirror),
-                strict=True,
+        for start in range(0, len(views), BATCH):
+            part = views[start : start + BATCH]
+            inputs = np.stack([crop.extract(image) for image, _, crop in part])
+            for view, seen, pncc, offsets in zip(
+                part, inputs, *predict(self.engine, inputs, self.mirror), strict=True
             ):
-                faces.append(self._fit(image, box, crop, seen, pncc, offsets))
+                faces.append(self._fit(*view, seen, pncc, offsets))
         return faces
 
     def _fit(
@@ -479,16 +471,28 @@ class Reconstructor:
             pncc=pncc,
             offsets=offsets,
             valid=valid,
-            camera=fit.camera.scaled(crop.side / crop.size, to_picture[:, 2]),
+            camera=fit.camera.transformed(to_picture),
             affine=fit.affine.transformed(to_picture),
             shape=fit.shape,
             expression=fit.expression,
             vertices=fit.vertices,
             localized=fit.localized,
-            confidence=confidence(_consistent_share(fit, pncc, offsets, valid), valid.mean()),
+            confidence=confidence(_consistent_share(fit, pncc, offsets, valid)),
             photo=photo_crop.extract(image),
             photo_crop=photo_crop,
         )
+
+
+def _lean(camera: AffineCamera) -> float:
+    """Clockwise angle of the head's up axis from the picture's, as seen in the picture; degrees."""
+    right, down = camera.matrix[:, 1]
+    return float(np.degrees(np.arctan2(right, -down)))
+
+
+def _same(one: Crop, other: Crop, overlap: float) -> bool:
+    """Whether two crops show a head nearly alike."""
+    turned = (other.roll - one.roll + 180) % 360 - 180
+    return abs(turned) <= SAME_ROLL and one.square.overlap(other.square) >= overlap
 
 
 def _engine(name: str, unet: UNet, threads: int | None) -> UNet | Engine:
@@ -504,7 +508,8 @@ def _consistent_share(
 ) -> float:
     pixels = np.argwhere(valid)[:, ::-1]
     gaps = np.linalg.norm(fit.camera.project(pncc[valid] + offsets[valid]) - pixels, axis=1)
-    return float((gaps < TOLERANCE * len(valid)).mean())
+    # Measured by the face, not by the crop, in which a small blob would always agree.
+    return float((gaps < TOLERANCE * np.sqrt(valid.sum())).mean())
 
 
 def as_box(box: Box | Sequence[float]) -> Box:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 
 from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
@@ -82,15 +83,14 @@ class Scene:
         red, green = x * 255 / (self.width - 1), y * 255 / (self.height - 1)
         return np.stack([red, green, np.full_like(red, 255)], -1).round().astype(np.uint8)
 
-    def place(self, crop: np.ndarray) -> tuple[float, np.ndarray]:
-        """Step and shift of the map from the crop's pixels to the photo's, read off its colours."""
+    def place(self, crop: np.ndarray) -> np.ndarray:
+        """(2, 3) similarity from the crop's pixels to the photo's, read off its colours."""
         v, u = np.nonzero(crop[..., 2] == 255)
-        inside = crop[v, u].astype(float)
-        x = inside[:, 0] * (self.width - 1) / 255
-        y = inside[:, 1] * (self.height - 1) / 255
-        step_x, left = np.polyfit(u, x, 1)
-        step_y, top = np.polyfit(v, y, 1)
-        return (step_x + step_y) / 2, np.array([left, top])
+        seen = crop[v, u, :2] * (np.array([self.width, self.height]) - 1) / 255
+        columns = np.column_stack([u, v, np.ones(len(u))])
+        (a, c), (b, d), shift = np.linalg.lstsq(columns, seen, rcond=None)[0]
+        along, across = (a + d) / 2, (c - b) / 2
+        return np.array([[along, -across, shift[0]], [across, along, shift[1]]])
 
     def predict(
         self, unet, images: np.ndarray, mirror: bool = True
@@ -101,13 +101,13 @@ class Scene:
         size = images.shape[1]
         planes = np.zeros((2, len(images), size, size, 3), np.float32)
         for i, crop in enumerate(images):
-            step, shift = self.place(crop)
-            self.crops_seen.append(step * size)
-            middle = shift + step * (size - 1) / 2
+            place = self.place(crop)
+            self.crops_seen.append(np.sqrt(np.linalg.det(place[:, :2])) * size)
+            middle = place @ [(size - 1) / 2, (size - 1) / 2, 1]
             if not self.people:
                 continue
             person = min(self.people, key=lambda p: np.hypot(*(p.box.center - middle)))
-            camera = person.camera.scaled(1 / step, -shift / step)
+            camera = person.camera.transformed(cv2.invertAffineTransform(place))
             truth = render_ground_truth(
                 person.model, person.shape, person.expression, camera, size, size
             )

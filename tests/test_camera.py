@@ -125,6 +125,9 @@ def test_image_maps_move_the_projections():
     camera = camera_at(600, Pose(-30, 5, 3))
     scaled = camera.scaled(2.5, (10, -4))
     assert np.allclose(scaled.project(points), 2.5 * camera.project(points) + (10, -4))
+    turned = np.array([[0.6, -0.8, 5.0], [0.8, 0.6, -7.0]]) * 1.5
+    moved = camera.project(points) @ turned[:, :2].T + turned[:, 2]
+    assert np.allclose(camera.transformed(turned).project(points), moved)
     affine, image_map = camera.affine(), np.array([[0.2, 1.1, 3.0], [-0.9, 0.1, 8.0]])
     moved = affine.project(points) @ image_map[:, :2].T + image_map[:, 2]
     assert np.allclose(affine.transformed(image_map).project(points), moved)

@@ -126,10 +126,21 @@ def test_a_model_card_says_where_weights_come_from(trained, tmp_path):
         "| images seen | 24 |",
         "two photos",
         "of that of predicting zero",
+        "95th percentile",
+        "the same by yaw",
+        "area under the ROC curve between these people and 9 boxes",
+        "| turned by +30 degrees | ",
         "figures/toy.png",
     ):
         assert part in text
     assert (tmp_path / "figures" / "toy.png").stat().st_size > 1000
+
+
+def test_a_model_card_tells_people_by_yaw_and_lost_faces():
+    errors, yaw = np.array([0.01, 0.03, 0.5, 0.07]), np.array([-10.0, 30.0, -89.0, 61.0])
+    assert model_card._by_yaw(errors, yaw) == "2.00 (2 people), no people, 28.50 (2 people)"
+    assert model_card._percent(0.0123) == "1.23"
+    assert model_card._percent(np.inf) == "face lost"
 
 
 def test_landmark_lists_are_written_and_kept(tmp_path):

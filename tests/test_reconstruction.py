@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_the_box_hardly_matters(model, see):
 def test_a_good_box_needs_no_second_pass(model, see):
     scene = Scene.of(model)
     person = scene.people[0]
-    reconstructor = see(scene, same_box=0.75)
+    reconstructor = see(scene, same_crop=0.75)
 
     def passes(box):
         before = len(scene.crops_seen)
@@ -132,8 +133,7 @@ def test_planes_points_and_colors_belong_together(model, see):
     assert np.abs(told - seen_at).max() < 2.0
     assert face.point_colors.dtype == np.uint8
     # Network and fit describe the same surface.
-    step, (left, top) = face.crop.side / SIZE, face.crop.to_picture[:, 2]
-    in_crop = face.camera.scaled(1 / step, [-left / step, -top / step])
+    in_crop = face.camera.transformed(face.crop.from_picture)
     fitted = render_vertices(model, face.vertices, in_crop, SIZE, SIZE)
     both = face.valid & fitted.valid
     assert both.sum() > 0.98 * face.valid.sum()
@@ -296,15 +296,44 @@ def test_confidence_is_low_where_planes_contradict_themselves(model, see, monkey
     assert face is None or face.confidence < 0.1
 
 
+@pytest.mark.parametrize("size", [1.0, 4.0])
+def test_consistency_is_measured_by_the_face(model, size):
+    """The same planes at four times the size, and an error that grows with them."""
+    camera = Scene.of(model).people[0].camera
+    camera = camera.transformed(np.array([[1.0, 0, -190], [0, 1, -130]]) * 0.5 * size)
+    truth = render_vertices(model, model.mean, camera, int(50 * size), int(50 * size))
+    face = np.sqrt(truth.valid.sum())
+    for error, consistent in ((0.9, True), (1.1, False)):
+        moved = camera.transformed(
+            np.array([[1, 0, error * reconstruction.TOLERANCE * face], [0, 1, 0]])
+        )
+        share = reconstruction._consistent_share(
+            SimpleNamespace(camera=moved), truth.pncc, truth.offsets, truth.valid
+        )
+        assert share > 0.9 if consistent else share < 0.1
+
+
+@pytest.mark.parametrize("roll", [-50.0, 0.0, 75.0])
+def test_the_last_pass_sees_the_head_upright(model, see, roll):
+    scene = Scene.of(model)
+    person = scene.people[0]
+    turn = cv2.getRotationMatrix2D(person.box.center, -roll, 1.0)
+    leaning = replace(person, camera=person.camera.transformed(turn))
+    scene = replace(scene, people=(leaning,))
+    face = see(scene).reconstruct(scene.photo, leaning.box)
+    up = leaning.camera.affine().matrix[:, 1]
+    lean = np.degrees(np.arctan2(up[0], -up[1]))
+    assert abs(face.crop.roll - lean) < 2
+    assert lean == pytest.approx(roll - 4, abs=1)  # the roll of all heads in scenes is -4
+    assert pixel_errors(face, leaning).mean() < 1
+    assert abs(face.pose.roll - leaning.camera.pose.roll) < 2
+
+
 def test_confidence_is_a_probability_and_monotone():
-    shares = np.linspace(0, 1, 21)
-    table = np.array([[confidence(c, f) for f in shares] for c in shares])
-    assert table.min() >= 0
-    assert table.max() <= 1
-    assert (np.diff(table, axis=0) > 0).all()
-    assert (np.diff(table, axis=1) >= 0).all()
-    assert table[-1, -1] > 0.95
-    assert table[0, 0] < 0.05
+    found = np.array([confidence(share) for share in np.linspace(0, 1, 21)])
+    assert (np.diff(found) > 0).all()
+    assert 0 <= found[0] < 0.01
+    assert 0.95 < found[-1] <= 1
 
 
 def test_save_by_suffix(model, see, tmp_path):
@@ -501,7 +530,7 @@ def test_variants(home, monkeypatch):
         Reconstructor.from_pretrained(home, device="cpu", variant="faster")
     fast = Reconstructor.from_pretrained(home, device="cpu", variant="fast")
     assert not fast.mirror
-    assert fast.same_box < 1
+    assert fast.same_crop < 1
     asked = []
 
     def predict(engine, images, mirror=True):
@@ -514,7 +543,7 @@ def test_variants(home, monkeypatch):
 
 
 def test_wrong_settings(model):
-    for options in ({"passes": 0}, {"crop_scale": 0}, {"same_box": 1.5}):
+    for options in ({"passes": 0}, {"crop_scale": 0}, {"same_crop": 1.5}):
         with pytest.raises(P2FError, match="passes"):
             Reconstructor(model, STUB_UNET, **options)
 

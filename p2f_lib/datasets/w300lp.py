@@ -382,8 +382,9 @@ def render_targets(
 
 def _unit_square(crop: Crop) -> np.ndarray:
     """(2, 3) map from the crop's unit square [-1, 1]^2 to the picture."""
-    half = crop.side / 2
-    return np.array([[half, 0, crop.left + half], [0, half, crop.top + half]])
+    half, matrix = crop.size / 2, crop.to_picture
+    center = matrix[:, :2] @ np.full(2, half - 0.5) + matrix[:, 2]
+    return np.column_stack([half * matrix[:, :2], center])
 
 
 def _in_order(
