@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-import cv2
 import numpy as np
 
 from benchmarks import Row, median_ms
+from benchmarks._common import face_model, one_thread
 from p2f_lib.ground_truth import place_camera, render_crops, sample_table
 from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.synthesis import render_sample
-from tests.toy import toy_model
 
-MODEL = Path(__file__).resolve().parents[1] / "build" / "face_model.safetensors"
 SAMPLES = 60  # as different as can be: some have glasses, some hair, some neither
 BATCH, CROP, CANVAS = 16, 64, 112  # of the demo's training
 SHARE = 0.57  # side of a crop / of its canvas
 
 
 def rows() -> list[Row]:
-    """Milliseconds of a sample, targets included; samples a second; milliseconds of a target."""
-    model = MorphableModel.load(MODEL) if MODEL.is_file() else toy_model(11_843)
-    with _one_thread():
+    """Milliseconds of a sample, targets included, and of a target alone."""
+    model = face_model()
+    with one_thread():
         before = [statistics.median(_sample_ms(model, size)) for size in (128, 256)]
         keep_freed_memory()  # as the processes that render training images do
-        small, middle, large = (_sample_ms(model, size) for size in (112, 128, 256))
+        middle, large = (_sample_ms(model, size) for size in (128, 256))
         target = _target_ms(model)
     what = f"2x2 rays a pixel, {model.n_vertices} vertices ({model.name}), 1 core"
     photos = f"photograph, PNCC and offsets, {what}"
@@ -41,12 +36,6 @@ def rows() -> list[Row]:
     return [
         Row("sample_128_ms", statistics.median(middle), "ms", before[0], f"128x128 {median}"),
         Row("sample_256_ms", statistics.median(large), "ms", before[1], f"256x256 {median}"),
-        Row(
-            "render_images_per_s",
-            1000 / statistics.mean(small),
-            "images/s",
-            note=f"112x112 {photos}",
-        ),
         Row(
             "target_64_ms",
             target,
@@ -77,13 +66,3 @@ def _target_ms(model: MorphableModel) -> float:
     middle = np.array([[half, 0, CANVAS / 2], [0, half, CANVAS / 2]])
     known = table.shape, table.expression, cameras, np.stack([middle] * BATCH)
     return median_ms(lambda: render_crops(model, *known, CROP), 21) / BATCH
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_network(command)
     command.add_argument(
         "--engine",
-        choices=("torch", "onnxruntime", "openvino"),
+        choices=("torch", "onnxruntime", "onnxruntime-int8", "openvino"),
         default="torch",
         help="what runs the network (default: %(default)s); the others are for the CPU and are "
         "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",

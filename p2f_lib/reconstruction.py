@@ -228,9 +228,9 @@ class Reconstructor:
     detector : Detector, optional
         Finds boxes when none are given; dlib's by default, made when it is first needed.
     passes : int
-        Passes through network and fit, at most; each after the first looks at the 68 fitted landmarks, in
-        a crop turned so that the head is upright, as in most of the training: it depends neither on
-        the detector's idea of a face box nor on how the picture is turned.
+        Passes through network and fit, at most; each after the first looks at the 68 fitted
+        landmarks, in a crop turned so that the head is upright, as in most of the training: it
+        depends neither on the detector's idea of a face box nor on how the picture is turned.
     mirror : bool
         Average with what the network says of the mirrored crop: twice its time, less error.
     same_crop : float
@@ -238,8 +238,8 @@ class Reconstructor:
         turned, so that another pass isn't worth its time; at 1, all passes are made.
     crop_scale : float
         Side of the crop over the longer side of the box.
-    engine : {"torch", "onnxruntime", "openvino"}
-        What runs the network; the latter two are for the CPU (see `p2f_lib.engines.make_engine`).
+    engine : {"torch", "onnxruntime", "onnxruntime-int8", "openvino"}
+        What runs the network; all but the first are for the CPU (`p2f_lib.engines.make_engine`).
     threads : int, optional
         CPU threads of the network; default: what the engine's library thinks best.
 
@@ -276,7 +276,7 @@ class Reconstructor:
         self.model = model
         self.fitter = Fitter(model)
         self.unet = unet
-        self.engine = _engine(engine, unet, threads)
+        self.engine = _engine(engine, unet, threads, model)
         self.passes, self.mirror, self.same_crop = passes, mirror, same_crop
         self.crop_scale = crop_scale
         self._detector = detector
@@ -495,12 +495,12 @@ def _same(one: Crop, other: Crop, overlap: float) -> bool:
     return abs(turned) <= SAME_ROLL and one.square.overlap(other.square) >= overlap
 
 
-def _engine(name: str, unet: UNet, threads: int | None) -> UNet | Engine:
+def _engine(name: str, unet: UNet, threads: int | None, model: MorphableModel) -> UNet | Engine:
     if name == "torch" and threads is None:  # `predict` then keeps everything on its device
         return unet
     from p2f_lib.engines import make_engine
 
-    return make_engine(name, unet, threads)
+    return make_engine(name, unet, threads, model)
 
 
 def _consistent_share(

@@ -117,7 +117,7 @@ def test_no_face_is_a_sentence(capsys, model, scene, photo, tmp_path, monkeypatc
     monkeypatch.setattr(
         Reconstructor,
         "from_pretrained",
-        classmethod(lambda cls, *_: cls(model, STUB_UNET, lambda image: [])),
+        classmethod(lambda cls, *_, **__: cls(model, STUB_UNET, lambda image: [])),
     )
     status, lines, errors = run(capsys, photo, "--out", tmp_path / "out")
     assert status == 1

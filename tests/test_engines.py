@@ -25,7 +25,7 @@ VARIANTS = {
     "released": {"upsample_first": False, "blocks": 1},
     "deep": {"depth": 4, "blocks": 1, "norm": "instance"},
 }
-OTHERS = ("onnxruntime", "openvino")
+OTHERS = ("onnxruntime", "openvino")  # exact to rounding
 
 
 def tiny(**options):
@@ -173,6 +173,8 @@ def test_unknown_engines_and_threads_get_sentences(unet):
     [
         ("onnxruntime", "onnx", "onnx"),
         ("onnxruntime", "onnxruntime", "onnx"),
+        ("onnxruntime-int8", "onnx", "onnx"),
+        ("onnxruntime-int8", "onnxruntime", "onnx"),
         ("openvino", "onnx", "openvino"),
         ("openvino", "openvino", "openvino"),
     ],
@@ -242,6 +244,87 @@ def test_an_engine_that_differs_is_refused(unet, tmp_path, monkeypatch, name):
         with pytest.raises(P2FError, match=words):
             export_onnx(unet, tmp_path / "u.onnx")
         assert not (tmp_path / "u.onnx").exists()
+
+
+# ------------------------------------------------------------------------------------- int8
+
+
+INT8 = "onnxruntime-int8"
+
+
+@cache
+def seen_by_int8():
+    """What a network's int8 is calibrated on; rendered once."""
+    return engines.calibration_images(toy_model(), 32)
+
+
+@pytest.fixture
+def rendered(monkeypatch):
+    """Engines calibrated on these images needn't render them again."""
+    need(INT8)
+    seen = seen_by_int8()
+    monkeypatch.setattr(engines, "calibration_images", lambda model, size: seen)
+    return seen
+
+
+def test_calibration_images_are_faces_and_always_the_same():
+    seen = seen_by_int8()
+    assert (seen.shape, seen.dtype) == ((32, 3, 32, 32), np.float32)
+    assert -0.5 <= seen.min() < -0.3
+    assert 0.3 < seen.max() <= 0.5
+    np.testing.assert_array_equal(engines.calibration_images(toy_model(), 32), seen)
+
+
+@pytest.mark.parametrize("variant", ["batch", "released"])
+def test_int8_is_near_torchs_planes_for_any_batch(rendered, variant):
+    unet = tiny(**VARIANTS[variant])
+    engine = make_engine(INT8, unet, threads=1, model=toy_model())
+    assert (engine.config, engine.metadata) == (unet.config, unet.metadata)
+    true = planes_of(unet, rendered)
+    for count in (1, 5, 2):
+        planes = engine(rendered[:count])
+        assert (planes.dtype, planes.shape) == (np.float32, (count, 6, 32, 32))
+        off = np.sqrt(np.mean((planes - true[:count]) ** 2) / np.mean(true[:count] ** 2))
+        assert 0 < off < 0.05  # rounded, and not much
+    assert engine(images(0)).shape == (0, 6, 32, 32)
+
+
+def test_int8_holds_integers_but_for_the_ends(rendered):
+    import onnx
+
+    graph = onnx.load_from_string(engines._quantised(onnx_bytes(tiny()), rendered)).graph
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    kinds = {node.output[0]: node.op_type for node in graph.node}
+    integer = [kinds.get(node.input[1]) == "DequantizeLinear" for node in convolutions]
+    assert integer == [False, True, True, True, False, False]
+    assert "BatchNormalization" not in kinds.values()
+
+
+def test_int8_needs_a_face_model(unet):
+    need(INT8)
+    with pytest.raises(
+        P2FError, match=r"calibrated on faces of the face model.*pass it as `model`"
+    ):
+        make_engine(INT8, unet)
+
+
+def test_a_network_too_coarse_in_int8_is_refused(rendered):
+    """Instance normalisation of very few pixels multiplies what rounding did to them."""
+    with pytest.raises(P2FError, match=r'in int8 differs from .*use the engine "onnxruntime"'):
+        make_engine(INT8, tiny(**VARIANTS["deep"]), model=toy_model())
+
+
+def test_int8_that_differs_is_refused(unet, rendered, monkeypatch):
+    true = engines._run_onnxruntime
+    for wrong in (np.float32(1.1), np.float32(np.nan)):
+
+        def runtime(network, threads, wrong=wrong):
+            run = true(network, threads)
+            return lambda batch: wrong * run(batch)
+
+        monkeypatch.setattr(engines, "_run_onnxruntime", runtime)
+        with pytest.raises(P2FError, match=r'in int8 differs from .*use the engine "onnxruntime"'):
+            make_engine(INT8, unet, model=toy_model())
 
 
 # ----------------------------------------------------------------------------------- export
@@ -337,6 +420,20 @@ def test_a_reconstructor_runs_on_the_network_itself_unless_told_otherwise(home):
     assert one.engine is not one.unet
     with pytest.raises(P2FError, match="no engine 'tensorrt'"):
         Reconstructor.from_pretrained(home, engine="tensorrt")
+
+
+def test_a_reconstructor_calibrates_int8_on_its_own_faces(home, rendered, monkeypatch):
+    asked = []
+
+    def calibrate(model, size):
+        asked.append((model.name, size))
+        return rendered
+
+    monkeypatch.setattr(engines, "calibration_images", calibrate)
+    reconstructor = Reconstructor.from_pretrained(home, engine=INT8, threads=1)
+    assert asked == [(toy_model().name, 32)]
+    true = planes_of(reconstructor.unet, rendered)
+    assert 0 < np.abs(reconstructor.engine(rendered) - true).mean() < 0.05 * np.abs(true).mean()
 
 
 @pytest.mark.parametrize("name", OTHERS)
