@@ -170,7 +170,7 @@ def _photo_fast() -> Row:
                 RELEASE, device="cpu", engine=engine, threads=1, variant="fast"
             )
             for engine in installed()
-            if engine in ("torch", "onnxruntime")
+            if engine in ("torch", "onnxruntime", INT8)
         }
     except P2FError as problem:
         return _not_measured(name, problem)

@@ -135,7 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, default=Path("reports/model_card.md"), help="default: %(default)s"
     )
-    _add_network(command)
+    _add_device(command)
+    _add_weights(command)
     command.set_defaults(run=_model_card)
 
     command = commands.add_parser(
@@ -235,10 +236,14 @@ def _add_face_model(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_network(command: argparse.ArgumentParser) -> None:
+def _add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto (default), cpu, or cuda where PyTorch sees one"
     )
+
+
+def _add_network(command: argparse.ArgumentParser) -> None:
+    _add_device(command)
     command.add_argument(
         "--variant",
         choices=("full", "fast"),
@@ -286,16 +291,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 def _model_card(arguments: argparse.Namespace) -> int:
     from p2f_lib import model_card
     from p2f_lib.datasets.photos import read_photos
-    from p2f_lib.reconstruction import find_weights
+    from p2f_lib.reconstruction import Reconstructor, find_weights
 
     photos = {}
     if arguments.photos is not None:
         photos = {"real photographs": read_photos(arguments.photos, arguments.part)}
     folder = find_weights(arguments.weights)
-    reconstructor = _reconstructor(arguments)
+    reconstructor, fast = (
+        Reconstructor.from_pretrained(folder, arguments.device, variant=variant)
+        for variant in ("full", "fast")
+    )
     picture = f"{arguments.out.stem}_failures.png"
     samples = model_card.synthetic_people(reconstructor, arguments.count)
-    card = model_card.make_card(reconstructor, samples, photos, folder.name, picture)
+    card = model_card.make_card(reconstructor, samples, photos, folder.name, picture, fast)
     model_card.write(arguments.out, card, picture)
     print(f"Written: {arguments.out}, {arguments.out.parent / 'figures' / picture}")
     return 0

@@ -118,7 +118,8 @@ def test_a_model_card_says_where_weights_come_from(trained, tmp_path):
     write_image(tmp_path / "a.png", samples.images[0])
     box = model_card.Box.around(points)
     photos = {"two photos": [AnnotatedPhoto(tmp_path / "a.png", points, box)] * 2}
-    card = model_card.make_card(reconstructor, samples, photos, "toy", "toy.png")
+    fast = Reconstructor(model, reconstructor.unet, mirror=False, same_crop=0.75)
+    card = model_card.make_card(reconstructor, samples, photos, "toy", "toy.png", fast)
     (tmp_path / "figures").mkdir()
     model_card.write(tmp_path / "card.md", card, "toy.png")
     text = (tmp_path / "card.md").read_text()
@@ -127,6 +128,7 @@ def test_a_model_card_says_where_weights_come_from(trained, tmp_path):
         "two photos",
         "of that of predicting zero",
         "95th percentile",
+        "fast variant, two photos",
         "the same by yaw",
         "area under the ROC curve between these people and 9 boxes",
         "| turned by +30 degrees | ",
