@@ -22,8 +22,9 @@ EPILOG = """\
 For every PHOTO this writes into DIR, named after the photo:
   NAME.json           all faces, best first: landmarks, pose, box, confidence, cameras, coefficients
   NAME.ply            the best face's coloured point cloud, mm
-  NAME.obj            its fitted mesh, mm, with NAME.mtl and NAME_texture.png
-and NAME_2.ply, NAME_2.obj ... for further faces. Photos that share a name get -2, -3 ... behind it;
+  NAME.glb            its fitted mesh, textured all around, metres
+  NAME.obj            the same, mm, with NAME.mtl and NAME_texture.png
+and NAME_2.ply, NAME_2.glb ... for further faces. Photos that share a name get -2, -3 ... behind it;
 a photo itself is never overwritten. Exit status: 0 when every photo worked, 1 when one did not,
 2 when the command itself is wrong.
 """
@@ -445,11 +446,10 @@ def _reconstruct_photo(
     }
     for number, face in enumerate(faces, start=1):
         name = stem if number == 1 else names.take(f"{stem}_{number}")
-        face.save(names.folder / f"{name}.ply")
-        face.save(names.folder / f"{name}.obj")
-        document["faces"].append(
-            {**face.to_dict(), "point_cloud": f"{name}.ply", "mesh": f"{name}.obj"}
-        )
+        files = {"point_cloud": f"{name}.ply", "mesh": f"{name}.obj", "glb": f"{name}.glb"}
+        for file in files.values():
+            face.save(names.folder / file)
+        document["faces"].append({**face.to_dict(), **files})
     path = names.folder / f"{stem}.json"
     write_json(path, document)
     return f"{photo}: {_summary(faces)} -> {path}"
@@ -492,6 +492,7 @@ class _Names:
         return [
             path.with_name(f"{name}.json"),
             path.with_name(f"{name}.ply"),
+            path.with_name(f"{name}.glb"),
             *obj_files(path.with_name(f"{name}.obj")),
         ]
 

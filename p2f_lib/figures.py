@@ -23,6 +23,7 @@ from p2f_lib.rasterizer import interpolate, rasterize
 if TYPE_CHECKING:
     from p2f_lib.ablation import Outcome
     from p2f_lib.evaluation import Statistics
+    from p2f_lib.export import TexturedMesh
     from p2f_lib.morphable_model import MorphableModel
     from p2f_lib.reconstruction import Face
 
@@ -102,6 +103,22 @@ def shaded(
     mask = raster.triangle_id >= 0
     image = np.clip((0.25 + 0.75 * planes)[..., None] * np.asarray(color), 0, 1)
     return np.where(mask[..., None], image, 1.0), mask
+
+
+def textured(mesh: TexturedMesh, camera: object, height: int, width: int) -> np.ndarray:
+    """A textured mesh without any light but the photo's: (H, W, 3) in 0..1, white around it.
+
+    `camera` sees a picture of 2 * `height` x 2 * `width`, of which each 2 x 2 pixels are averaged.
+    """
+    vertex, coordinate, triangles = mesh.unshared()
+    pixels, depth = camera.project(mesh.vertices), camera.depth(mesh.vertices)
+    raster = rasterize(pixels[vertex], depth[vertex], triangles, 2 * height, 2 * width)
+    size = np.array(mesh.image.shape[1::-1])
+    places = (mesh.coordinates[coordinate] * [1, -1] + [0, 1]) * size - 0.5
+    where = interpolate(raster, triangles, places)
+    colors = cv2.remap(mesh.image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = np.where(raster.valid[..., None], colors / 255, 1.0)
+    return image.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
 
 
 # ---------------------------------------------------------------- face model and ground truth
@@ -311,6 +328,37 @@ def figure2(
         row[2].imshow(overlay)
         row[3].imshow(mesh)
     titles = ("input", "localised vertices", "fitted mesh over the photo", "fitted mesh")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    return figure
+
+
+def textures(
+    images: Sequence[np.ndarray],
+    faces: Sequence[Face],
+    yaws: Sequence[float] = (-60, -30, 0, 30, 60),
+    size: int = 240,
+) -> Figure:
+    """Photo, texture as the photo shows it and completed, and the textured mesh turned.
+
+    Parameters
+    ----------
+    images, faces : photos, each with its face.
+    yaws : degrees that the mesh is turned by.
+    size : pixels a side of a turned mesh.
+    """
+    figure, axes = _grid(len(faces), 3 + len(yaws), 2.0)
+    for row, image, face in zip(axes, images, faces, strict=True):
+        row[0].imshow(image)
+        _zoom(row[0], face, image)
+        whole = face.texture()
+        row[1].imshow(face.texture(complete=False).image)
+        row[2].imshow(whole.image)
+        mesh = face.textured_mesh(whole)
+        for axis, yaw in zip(row[3:], yaws, strict=True):
+            camera = frontal_camera(face.vertices, 2 * size, yaw)
+            axis.imshow(textured(mesh, camera, size, size))
+    titles = ("photo", "texture", "completed", *(f"yaw {yaw:g}°" for yaw in yaws))
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8)
     return figure

@@ -10,17 +10,26 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 
 from p2f_lib.camera import AffineCamera, PerspectiveCamera, Pose
 from p2f_lib.crop import Box, Crop
 from p2f_lib.errors import NoFaceError, P2FError
-from p2f_lib.export import write_json, write_obj, write_ply
+from p2f_lib.export import (
+    TexturedMesh,
+    write_glb,
+    write_json,
+    write_mesh_ply,
+    write_obj,
+    write_ply,
+)
 from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
 from p2f_lib.images import check_image
 from p2f_lib.landmarks import visible_vertices
 from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.texture import Texture, complete_texture, sample_texture, texture_map
 from p2f_lib.unet import Engine, UNet, load_unet, predict
 
 if TYPE_CHECKING:
@@ -36,7 +45,10 @@ MIN_PIXELS = 50  # face pixels below which nothing is fitted
 MIN_BOX_SIDE = 8.0  # pixels; nothing below is a face to any network here
 MIN_BOX_OVERLAP = 0.25  # share of a box that has to lie in the picture
 BATCH = 32  # crops a network pass
-TEXTURE_SIDE = 1024  # pixels, at most
+PHOTO_SCALE = 1.6  # of the crop: the last pass's leaves out forehead, ears and neck of the mesh
+PHOTO_SIDE = 1024  # pixels, at most
+OUTLINE = 2  # pixels of the crop: as far off the network's outline of the face may be
+TEXTURE_SIDES = (512, 1024)  # of a saved mesh's texture: the larger one where the photo is finer
 
 # How much work is done with a network, as of `Reconstructor`.
 VARIANTS = {
@@ -71,8 +83,9 @@ class Face:
     vertices : (V, 3) float32, mm, the fitted mesh in model space.
     localized : model vertices found in the planes (section 3.4), crop pixels.
     confidence : 0..1, low where there is no face.
-    photo, photo_crop : (T, T, 3) uint8, the same square at the photo's own resolution: the mesh's
-        texture.
+    photo, photo_crop : (P, P, 3) uint8, a wider square that holds the whole mesh, at the photo's
+        own resolution; black outside the photo.
+    photo_size : width and height of the whole photo, pixels.
     """
 
     model: MorphableModel = field(repr=False)
@@ -91,6 +104,7 @@ class Face:
     confidence: float
     photo: np.ndarray = field(repr=False)
     photo_crop: Crop = field(repr=False)
+    photo_size: tuple[int, int] = field(repr=False)
 
     @property
     def triangles(self) -> np.ndarray:
@@ -176,33 +190,106 @@ class Face:
             ),
         }
 
-    def save(self, path: str | Path) -> None:
-        """Write the face in the format that the suffix names.
+    def texture(self, size: int = 512, complete: bool = True) -> Texture:
+        """The face's colours in the layout of `p2f_lib.texture.make_atlas`.
 
-        - ``.ply``: the coloured point cloud of every face pixel, mm (binary)
-        - ``.obj``: the fitted mesh, mm, with ``.mtl`` and ``_texture.png`` beside it; the texture
-          is the photo itself, so surfaces that it doesn't show bear what covers them
-        - ``.json``: landmarks, pose, box, confidence, cameras, coefficients
+        Parameters
+        ----------
+        size : texels a side, 16 to 4096.
+        complete : colour also what the photo doesn't show, from the face's other side and from the
+            surroundings. Several photos of one person are merged before that:
+            ``merge_textures([face.texture(complete=False) for face in faces])``.
 
         Raises
         ------
         P2FError
-            Another suffix, or the file can't be written.
+            `size` is out of range.
+        """
+        layout = texture_map(self.model, size)
+        camera = self.camera.transformed(self.photo_crop.from_picture)
+        found = sample_texture(layout, self.photo, camera, self.vertices, self._usable())
+        return complete_texture(found, layout) if complete else found
+
+    def _usable(self) -> np.ndarray:
+        """(P, P) bool, pixels of `photo` that may show the face.
+
+        Not those beyond the whole photo's edges, nor those that the network takes for background or
+        that lie beside such. What its crop left out, nobody has judged.
+        """
+        side = len(self.photo)
+        grid = np.indices((side, side))[::-1].reshape(2, -1).T
+        places = self.photo_crop.points_to_picture(grid)
+        inside = ((places >= 0) & (places <= np.array(self.photo_size) - 1)).all(axis=1)
+        column, row = np.rint(self.crop.points_from_picture(places)).astype(int).T
+        beside = np.ones((2 * OUTLINE + 1, 2 * OUTLINE + 1), np.uint8)
+        core = cv2.erode(self.valid.astype(np.uint8), beside, borderValue=1)
+        size = self.crop.size
+        judged = (np.minimum(row, column) >= 0) & (np.maximum(row, column) < size)
+        inside[judged] &= core[row[judged], column[judged]] > 0
+        return inside.reshape(side, side)
+
+    @cached_property
+    def _mesh(self) -> TexturedMesh:
+        size = TEXTURE_SIDES[self.photo_crop.size > TEXTURE_SIDES[0]]
+        return self.textured_mesh(self.texture(size))
+
+    def textured_mesh(self, texture: Texture) -> TexturedMesh:
+        """The fitted mesh with `texture`, this face's or one merged from several photos."""
+        atlas = texture_map(self.model, len(texture.image)).atlas
+        return TexturedMesh(
+            self.vertices, self.triangles, atlas.coordinates, atlas.triangles, texture.image
+        )
+
+    def photo_mesh(self) -> TexturedMesh:
+        """The fitted mesh with the photo itself as texture.
+
+        As sharp as the photo, but surfaces that it doesn't show bear what covers them.
+        """
+        pixels = self.photo_crop.points_from_picture(self.project(self.vertices))
+        places = (pixels + 0.5) / self.photo_crop.size * [1, -1] + [0, 1]
+        return TexturedMesh(
+            self.vertices, self.triangles, np.clip(places, 0, 1), self.triangles, self.photo
+        )
+
+    def save(self, path: str | Path, what: str | None = None) -> None:
+        """Write the face in the format that the suffix names.
+
+        - ``.ply``: the coloured point cloud of every face pixel, mm (binary); with
+          ``what="mesh"`` the fitted mesh with coloured vertices, mm
+        - ``.obj``: the fitted mesh, mm, with ``.mtl`` and ``_texture.png`` beside it
+        - ``.glb``: the same in one file, in metres
+        - ``.json``: landmarks, pose, box, confidence, cameras, coefficients
+
+        Meshes bear `texture`; with ``what="photo"``, `.obj` and `.glb` bear the photo itself, see
+        `photo_mesh`.
+
+        Raises
+        ------
+        P2FError
+            Another suffix, something that its format can't hold, or the file can't be written.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix == ".ply":
-            write_ply(path, self.points, self.point_colors)
-        elif suffix == ".obj":
-            pixels = self.photo_crop.points_from_picture(self.project(self.vertices))
-            write_obj(path, self.vertices, self.triangles, pixels, self.photo)
-        elif suffix == ".json":
-            write_json(path, self.to_dict())
-        else:
-            raise P2FError(
-                f"Cannot save a face as {path.name!r}: the suffix has to be .ply (point cloud), "
-                ".obj (textured mesh) or .json (landmarks, pose, cameras, coefficients)."
-            )
+        match path.suffix.lower(), what:
+            case ".ply", None | "points":
+                write_ply(path, self.points, self.point_colors)
+            case ".ply", "mesh":
+                write_mesh_ply(path, self._mesh)
+            case ".obj" | ".glb" as suffix, None | "mesh" | "photo":
+                mesh = self.photo_mesh() if what == "photo" else self._mesh
+                (write_obj if suffix == ".obj" else write_glb)(path, mesh)
+            case ".json", None:
+                write_json(path, self.to_dict())
+            case _, None:
+                raise P2FError(
+                    f"Cannot save a face as {path.name!r}: the suffix has to be .ply (point "
+                    "cloud), .obj or .glb (textured mesh), or .json (landmarks, pose, cameras, "
+                    "coefficients)."
+                )
+            case _:
+                raise P2FError(
+                    f"Cannot save {what!r} as {path.name!r}: there are 'points' and 'mesh' for "
+                    ".ply, 'mesh' and 'photo' for .obj and .glb."
+                )
 
 
 def confidence(consistent_share: float) -> float:
@@ -456,13 +543,13 @@ class Reconstructor:
             return None
         pncc, offsets = pncc * valid[..., None], offsets * valid[..., None]
         height, width = image.shape[:2]
+        photo_crop = _widened(crop)
         center = crop.points_from_picture(np.array([[(width - 1) / 2, (height - 1) / 2]]))[0]
         try:
             fit = fit_face(self.fitter, pncc, offsets, valid, center)
         except (P2FError, np.linalg.LinAlgError):  # too few pixels near the surface, or in one line
             return None
         to_picture = crop.to_picture
-        photo_crop = replace(crop, size=int(np.clip(round(crop.side), crop.size, TEXTURE_SIDE)))
         return Face(
             model=self.model,
             box=box,
@@ -480,7 +567,19 @@ class Reconstructor:
             confidence=confidence(_consistent_share(fit, pncc, offsets, valid)),
             photo=photo_crop.extract(image),
             photo_crop=photo_crop,
+            photo_size=(width, height),
         )
+
+
+def _widened(crop: Crop) -> Crop:
+    """The square of `PHOTO_SCALE` times the side about the same centre, at the photo's own pixels.
+
+    Never coarser than the crop, and never of more than `PHOTO_SIDE` pixels.
+    """
+    side = PHOTO_SCALE * crop.side
+    shift = (side - crop.side) / 2
+    size = int(np.clip(round(side), crop.size, PHOTO_SIDE))
+    return replace(crop, left=crop.left - shift, top=crop.top - shift, side=side, size=size)
 
 
 def _lean(camera: AffineCamera) -> float:

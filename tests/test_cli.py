@@ -60,7 +60,7 @@ def test_one_photo(capsys, scene, photo, tmp_path):
     assert (status, errors) == (0, [])
     assert len(lines) == 1
     assert "2 faces" in lines[0]
-    ends = (".ply", ".obj", ".mtl", "_texture.png")
+    ends = (".ply", ".glb", ".obj", ".mtl", "_texture.png")
     expected = {f"{stem}{end}" for stem in ("photo", "photo_2") for end in ends}
     assert set(names(out)) == expected | {"photo.json"}
     document = json.loads((out / "photo.json").read_text())
@@ -72,6 +72,7 @@ def test_one_photo(capsys, scene, photo, tmp_path):
         assert np.linalg.norm(apart, axis=1).mean() < 1.0
         assert {"pose", "box", "confidence"} <= set(face)
         assert (out / face["mesh"]).is_file()
+        assert (out / face["glb"]).read_bytes().startswith(b"glTF")
         assert (out / face["point_cloud"]).is_file()
 
 

@@ -11,6 +11,7 @@ from plotly import graph_objects
 
 from p2f_lib import evaluation, figures, reconstruction
 from p2f_lib.ablation import Outcome
+from p2f_lib.export import TexturedMesh
 from p2f_lib.morphable_model import vertex_normals
 from p2f_lib.reconstruction import Reconstructor
 from tests.oracle import STUB_UNET, Scene
@@ -63,6 +64,7 @@ MAKE = {
     "landmarks_over": lambda m, s, f: figures.landmarks_over(
         [s.photo] * 4, [f.landmarks()] * 4, "abcd", truth=[s.people[0].landmarks()] * 4
     ),
+    "textures": lambda m, s, f: figures.textures([s.photo], [f], yaws=(-40, 40), size=60),
     "landmark_errors": lambda m, s, f: figures.landmark_errors(
         np.linspace(0.04, 0.06, 84), np.linspace(0.03, 0.05, 84)
     ),
@@ -264,6 +266,34 @@ def test_figure2_lays_the_mesh_over_the_photo(scene, face, made):
     np.testing.assert_array_equal(pictures[3][1], mesh)
     marks = made["figure2"].axes[1].collections[0].get_offsets()
     np.testing.assert_allclose(marks, face.landmarks())
+
+
+def test_textures_are_shown_as_seen_completed_and_on_the_turned_mesh(scene, face, made):
+    pictures = shown(made["textures"])
+    assert [len(p) for p in pictures] == [1] * 5
+    titles = [axis.get_title() for axis in made["textures"].axes]
+    assert titles == ["photo", "texture", "completed", "yaw -40°", "yaw 40°"]
+    seen, whole = (pictures[i][0] for i in (1, 2))
+    np.testing.assert_array_equal(seen, face.texture(complete=False).image)
+    assert (seen == 0).all(axis=2).any()
+    assert not (whole == 0).all(axis=2).any()
+    left, right = (p[0] for p in pictures[3:])
+    assert left.shape == right.shape == (60, 60, 3)
+    assert np.abs(left - right).max() > 0.1
+
+
+def test_a_textured_mesh_shows_its_picture():
+    """A square that fills the view but for its margin, right way up."""
+    image = np.random.default_rng(0).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    image = image.repeat(50, axis=0).repeat(50, axis=1)
+    corners = np.array([[0, 0, 0], [9, 0, 0], [9, 9, 0], [0, 9, 0]], np.float32)
+    triangles = np.array([[0, 1, 2], [0, 2, 3]])
+    mesh = TexturedMesh(corners, triangles, corners[:, :2] / 9, triangles, image)
+    view = figures.textured(mesh, figures.frontal_camera(corners, 100), 50, 50)
+    for row, column in ((12, 12), (12, 37), (37, 12), (37, 37)):
+        expected = image[2 * row, 2 * column] / 255
+        np.testing.assert_allclose(view[row, column], expected, atol=1e-6)
+    assert (view[0] == 1).all()
 
 
 def test_interactive_points_turn_upright(face):

@@ -25,6 +25,7 @@ from p2f_lib.reconstruction import (
     find_weights,
     with_landmarks,
 )
+from p2f_lib.texture import texture_map
 from p2f_lib.unet import NetworkConfig, UNet, save_unet
 from tests.oracle import SIZE, STUB_UNET, Scene
 from tests.toy import toy_model
@@ -339,26 +340,29 @@ def test_confidence_is_a_probability_and_monotone():
 def test_save_by_suffix(model, see, tmp_path):
     scene = Scene.of(model, seed=3)
     face = see(scene).reconstruct(scene.photo, scene.people[0].box)
-    for suffix in ("ply", "obj", "json"):
+    for suffix in ("ply", "obj", "glb", "json"):
         face.save(tmp_path / f"out.{suffix}")
     assert {path.name for path in tmp_path.iterdir()} == {
-        *("out.ply", "out.obj", "out.json"),
+        *("out.ply", "out.obj", "out.glb", "out.json"),
         *("out.mtl", "out_texture.png"),
     }
     cloud = trimesh.load(tmp_path / "out.ply")
     np.testing.assert_allclose(cloud.vertices, face.points, atol=1e-4)
     np.testing.assert_array_equal(cloud.colors[:, :3], face.point_colors)
+    face.save(tmp_path / "mesh.ply", what="mesh")
+    assert len(trimesh.load(tmp_path / "mesh.ply").faces) == len(face.triangles)
 
-    mesh = trimesh.load(tmp_path / "out.obj", process=False, maintain_order=True)
-    np.testing.assert_allclose(mesh.vertices, face.vertices, atol=1e-3)
-    np.testing.assert_array_equal(mesh.faces, face.triangles)
-    # The texture at a visible vertex is the photo where the vertex is seen.
-    texture = np.asarray(mesh.visual.material.image.convert("RGB"))
-    vertex = model.landmarks["ibug68"][30]
-    size = np.array(texture.shape[1::-1])
-    column, row = (mesh.visual.uv[vertex] * [1, -1] + [0, 1]) * size - 0.5
-    told = texture[round(row), round(column), :2] / 255 * [scene.width - 1, scene.height - 1]
-    np.testing.assert_allclose(told, face.landmarks()[30], atol=2)
+    obj = trimesh.load(tmp_path / "out.obj", process=False)
+    (glb,) = trimesh.load(tmp_path / "out.glb", process=False).geometry.values()
+    for mesh, unit in ((obj, 1), (glb, 1000)):
+        corners = unit * mesh.vertices[mesh.faces]
+        np.testing.assert_allclose(corners, face.vertices[face.triangles], atol=1e-3)
+        check_told(colors_told(mesh, unit * mesh.vertices, face), scene, face)
+    for name in ("photo.obj", "photo.glb"):
+        face.save(tmp_path / name, what="photo")
+        mesh = trimesh.load(tmp_path / name, process=False, force="mesh")
+        unit = 1000 if name.endswith("glb") else 1
+        check_told(colors_told(mesh, unit * mesh.vertices, face), scene, face)
 
     document = json.loads((tmp_path / "out.json").read_text())
     np.testing.assert_allclose(document["landmarks"]["ibug68"], face.landmarks(), atol=1e-3)
@@ -374,11 +378,76 @@ def test_save_by_suffix(model, see, tmp_path):
     assert len(document["shape"]) == model.n_shape
 
 
+def colors_told(mesh, vertices, face):
+    """(3,) colour of a mesh that was read at the face's tip of the nose."""
+    material = mesh.visual.material
+    image = material.image if hasattr(material, "image") else material.baseColorTexture
+    image = np.asarray(image.convert("RGB"))
+    vertex = np.linalg.norm(vertices - face.landmarks_3d()[30], axis=1).argmin()
+    column, row = (mesh.visual.uv[vertex] * [1, -1] + [0, 1]) * image.shape[1::-1] - 0.5
+    return image[round(row), round(column)]
+
+
+def check_told(color, scene, face):
+    """The photo's colours say where they were seen: here, where the tip of the nose is."""
+    told = color[:2] / 255 * [scene.width - 1, scene.height - 1]
+    np.testing.assert_allclose(told, face.landmarks()[30], atol=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("x.json", "mesh"), ("x.ply", "photo"), ("x.glb", "points"), ("x.obj", "")]
+)
+def test_save_refuses_what_a_format_does_not_hold(model, see, tmp_path, name, what):
+    scene = Scene.of(model)
+    face = see(scene).reconstruct(scene.photo, scene.people[0].box)
+    with pytest.raises(P2FError, match=f"{what!r} as {name!r}.*'points' and 'mesh' for .ply"):
+        face.save(tmp_path / name, what=what)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_photo_holds_the_whole_mesh(model, see):
+    scene = Scene.of(model, faces=[(0.5, 0.5, 30)])
+    face = see(scene).reconstruct(scene.photo, scene.people[0].box)
+    pixels = face.photo_crop.points_from_picture(face.project(face.vertices))
+    assert face.photo.shape == (face.photo_crop.size,) * 2 + (3,)
+    assert pixels.min() > 0
+    assert pixels.max() < face.photo_crop.size - 1
+    assert face.photo_size == (scene.width, scene.height)
+
+
+def test_texture_shows_the_photo_where_it_sees_the_face(model, see):
+    """The left edge of the photo cuts the face; its colours say where each texel was seen."""
+    scene = Scene.of(model, faces=[(0.08, 0.5, 20)])
+    face = see(scene).reconstruct(scene.photo, scene.people[0].box)
+    layout = texture_map(model, 128)
+    seen = face.texture(128, complete=False)
+    pixels = face.project(layout.spread(face.vertices))
+    weight = layout.rows(seen.weight)
+    told = layout.rows(seen.image)[:, :2] / 255 * [scene.width - 1, scene.height - 1]
+    assert (weight > 0.1).mean() > 0.1
+    np.testing.assert_allclose(told[weight > 0.1], pixels[weight > 0.1], atol=3)
+    outside = pixels[:, 0] < 0
+    assert outside.mean() > 0.05
+    assert not weight[outside].any()
+    # What the network takes for background isn't the face, wherever the fitted mesh may lie.
+    blind = replace(face, valid=np.zeros_like(face.valid))
+    at = face.crop.points_from_picture(pixels)
+    judged = ((at > 0) & (at < SIZE - 1)).all(axis=1)
+    assert not layout.rows(blind.texture(128, complete=False).weight)[judged].any()
+
+    whole = face.texture(128)
+    np.testing.assert_array_equal(whole.weight, seen.weight)
+    assert (layout.rows(whole.image)[..., 2] > 250).all()  # blue is 255 everywhere in the photo
+    mesh = face.textured_mesh(whole)
+    assert mesh.image is whole.image
+    assert mesh.vertices is face.vertices
+
+
 @pytest.mark.parametrize("name", ["out.stl", "out", "out.jpg"])
 def test_save_refuses_other_suffixes(model, see, tmp_path, name):
     scene = Scene.of(model)
     face = see(scene).reconstruct(scene.photo, scene.people[0].box)
-    with pytest.raises(P2FError, match=r"\.ply.*\.obj.*\.json"):
+    with pytest.raises(P2FError, match=r"\.ply.*\.obj.*\.glb.*\.json"):
         face.save(tmp_path / name)
     with pytest.raises(P2FError, match="Cannot write"):
         face.save(tmp_path / "nowhere" / "out.json")
