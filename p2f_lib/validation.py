@@ -21,7 +21,7 @@ MASK_THRESHOLD = 15.0  # mm: closer to the origin than any surface point
 BATCH = 64
 N_FITTED = 64  # samples whose landmarks are measured: a fit takes as long as several predictions
 N_SHOWN = 8
-PNCC_RANGE, OFFSET_RANGE = 150.0, 20.0  # mm shown as black and white
+PNCC_RANGE, OFFSET_RANGE = 150.0, 10.0  # mm shown as black and white
 
 
 @dataclass(frozen=True)
