@@ -289,7 +289,7 @@ def test_published_rows_agree_with_themselves():
 
 def test_command(capsys, monkeypatch, folder, photos):
     oracle = Oracle(photos, blind=(2,))
-    monkeypatch.setattr(Reconstructor, "from_pretrained", classmethod(lambda cls, *_: oracle))
+    monkeypatch.setattr(Reconstructor, "from_pretrained", classmethod(lambda cls, *_, **__: oracle))
     assert cli.main(["evaluate-aflw2000", str(folder[0])]) == 0
     out, err = capsys.readouterr()
     assert "image00006.jpg: The network sees no face." in err

@@ -12,6 +12,7 @@ from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.training import TrainingConfig, train
 from p2f_lib.unet import NetworkConfig
+from p2f_lib.validation import Validation
 from tests.miniatures import basel_toy, write_300wlp
 from tests.toy import toy_model
 
@@ -102,7 +103,7 @@ def test_a_network_trains_on_the_paper_s_data(licensed, basel):
         data,
         network,
         TrainingConfig(epochs=1, batch_size=2),
-        heldout=heldout,
+        validate=Validation(basel, heldout),
         progress=False,
     )
     assert all(np.isfinite(p.detach().numpy()).all() for p in unet.parameters())
