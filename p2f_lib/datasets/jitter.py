@@ -32,6 +32,8 @@ class Jitter:
         Exponent 1 +- `gamma`; per-channel gain 1 - U(0, `gain`) (authors' code: 0.2 and 0.2).
     mirror : bool
         Mirror half of the crops.
+    cover : float
+        Share of the crops of which a rectangle of one colour hides a part; the truth beneath stays.
     """
 
     scale: tuple[float, float] = (1.2, 1.65)
@@ -40,7 +42,10 @@ class Jitter:
     gamma: float = 0.3
     gain: float = 0.25
     mirror: bool = True
+    cover: float = 0.0
 
+
+COVERED_SIDE = (0.15, 0.5)  # of the crop: width and height of what a rectangle hides
 
 CENTRED = Jitter((1.4, 1.4), 0.0, 0.0, 0.0, 0.0, mirror=False)
 """No jitter: the crop that the reconstruction uses."""
@@ -145,6 +150,23 @@ def jitter_colors(
     return 255 * unit ** gamma.to(images)
 
 
+def cover(
+    images: torch.Tensor,
+    jitter: Jitter,
+    generator: torch.Generator,
+    part: tuple[int, int] = (0, 1),
+) -> torch.Tensor:
+    """``(B, 3, S, S)`` images in 0..255, some behind a random rectangle of a random colour."""
+    draws = _rand(len(images), part, generator, 8).to(images)
+    low, high = COVERED_SIDE
+    half = (low + (high - low) * draws[:, 1:3, None]) / 2
+    pixels = (torch.arange(images.shape[-1]).to(images) + 0.5) / images.shape[-1]
+    inside = (pixels - draws[:, 3:5, None]).abs() < half  # (B, 2, S): columns, rows
+    hidden = inside[:, 0, None, :] & inside[:, 1, :, None]
+    hidden &= (draws[:, 0] < jitter.cover)[:, None, None]
+    return torch.where(hidden[:, None], 255 * draws[:, 5:, None, None], images)
+
+
 def jitter_batch(
     model: MorphableModel,
     samples: SampleBatch,
@@ -175,6 +197,8 @@ def jitter_batch(
     matrices = sample_crops(torch.from_numpy(samples.landmarks), jitter, generator, part)
     images = torch.from_numpy(samples.images).permute(0, 3, 1, 2)
     images = crop_images(images, matrices, size)
+    if jitter.cover:
+        images = cover(images, jitter, generator, part)
     images = jitter_colors(images, jitter, generator, part)
     planes, valid = samples.crops(model, matrices.numpy(), size)
     return images, torch.from_numpy(planes).permute(0, 3, 1, 2), torch.from_numpy(valid)

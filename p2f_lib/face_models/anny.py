@@ -32,6 +32,18 @@ HAIRLINE = 226.0  # mm in anny's head frame, above the middle of the forehead
 EXPRESSION_SIGMA = 0.25  # face units are activations in [0, 1]
 BATCH = 64  # heads per evaluation of anny
 AVERAGE_ADULT = {"age": np.array([0.67])}  # the other macro parameters at their middle
+# Local changes that everybody has: MakeHuman's noses and chins are flat. With these they stand
+# nearly as far before the eyes as in MediaPipe's canonical face model, and it looks like people.
+TYPICAL = {
+    "nose-scale-depth-incr": 0.8,
+    "nose-greek-incr": 0.4,
+    "nose-curve-convex": 0.5,
+    "chin-prominent-incr": 0.7,
+    "chin-prognathism-incr": 0.1,
+}
+# iBUG point -> mm before the outer corners of the eyes where these are 90 mm apart, on that model
+# (Apache-2.0): the nose from its root to the tip, its base, the upper lip, the chin.
+PUBLISHED_DEPTHS = {27: 23.5, 28: 34.2, 29: 41.2, 30: 43.8, 33: 29.0, 51: 28.4, 8: 11.0}
 
 MOUTH_CLOSED = {"jawOpen": -0.045}  # anny's lips rest slightly apart
 LID_CORNER = 0.2  # of the blink's largest move: what moves less belongs to the corners of the eye
@@ -202,7 +214,7 @@ def _sample_local_changes(
             draw = draw * (ASYMMETRY_SIGMA / sigma)
         elif label == "head-fat-incr":
             draw = draw + FAT_OF_WEIGHT * (2 * weight - 1)
-        changes[label] = draw
+        changes[label] = draw + TYPICAL.get(label, 0.0)
     return changes
 
 
@@ -582,8 +594,9 @@ def build_anny_model(
     crop = _crop(head, template, facts)
     rng = np.random.default_rng(seed)
     faces = _sample_faces(head, crop, n_samples, rng, progress)
-    average = crop.operator @ template
-    names, units = _face_units(head, crop, average)
+    names, units = _face_units(head, crop, crop.operator @ template)
+    typical = {label: np.array([value]) for label, value in TYPICAL.items()}
+    average = crop.operator @ head.evaluate(AVERAGE_ADULT, typical)[0]
     closed = sum(share * units[names.index(name)] for name, share in MOUTH_CLOSED.items())
     average, faces = average + closed, faces + closed.astype(np.float32)
 
