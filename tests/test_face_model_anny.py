@@ -239,6 +239,21 @@ def test_modes_have_a_plausible_spread(coarse):
     assert 4 < coarse.variance_summary()["rms_mm"] < 6
 
 
+# mm before the outer corners of the eyes where these are 90 mm apart, on MediaPipe's canonical face
+# model (Apache-2.0): iBUG's nose from root to tip, its base, the upper lip and the chin.
+PUBLISHED_DEPTHS = {27: 23.5, 28: 34.2, 29: 41.2, 30: 43.8, 33: 29.0, 51: 28.4, 8: 11.0}
+
+
+def test_nose_and_chin_stand_as_far_before_the_eyes_as_published(model):
+    p = points(model)
+    corners = p[[36, 45]]
+    scale = 90 / np.linalg.norm(corners[0] - corners[1])
+    ahead = scale * (p - corners.mean(axis=0))[list(PUBLISHED_DEPTHS), 2]
+    difference = ahead - np.array(list(PUBLISHED_DEPTHS.values()))
+    assert np.abs(difference).mean() < 4  # as MakeHuman made them: 9
+    assert np.abs(difference).max() < 7  # and 15
+
+
 def test_macros_cover_children_elders_and_all_builds():
     macros = anny._sample_macros(2000, np.random.default_rng(0))
     assert all(((values >= 0) & (values <= 1)).all() for values in macros.values())

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from p2f_lib.crop import Box, Crop
-from p2f_lib.datasets.jitter import CENTRED, Jitter, crop_images, jitter_batch, sample_crops
+from p2f_lib.datasets.jitter import (
+    CENTRED,
+    COVERED_SIDE,
+    Jitter,
+    cover,
+    crop_images,
+    jitter_batch,
+    sample_crops,
+)
 from p2f_lib.ground_truth import SampleBatch, place_camera, sample_table
 from tests.toy import toy_model
 
@@ -119,6 +127,38 @@ def test_jitter_is_a_function_of_its_generator(model, samples):
         assert torch.equal(one, two)
     for one, two in zip(run(3), run(4), strict=True):
         assert not torch.equal(one, two)
+
+
+def test_a_rectangle_of_one_colour_covers_some_crops():
+    black = torch.zeros(2000, 3, SIZE, SIZE)
+    covered = cover(black, Jitter(cover=0.3), torch.Generator().manual_seed(0))
+    hidden = (covered > 0).any(dim=1)
+    chosen = hidden.any(dim=(1, 2))
+    assert 0.25 < chosen.float().mean() < 0.35
+    for image, mask in zip(covered[chosen][:50], hidden[chosen][:50], strict=True):
+        rows, columns = mask.any(dim=1), mask.any(dim=0)
+        assert torch.equal(mask, rows[:, None] & columns)  # a rectangle
+        assert max(rows.sum(), columns.sum()) <= COVERED_SIDE[1] * SIZE + 1
+        assert len(torch.unique(image[:, mask], dim=1).T) == 1  # of one colour
+    assert torch.equal(cover(black, Jitter(), torch.Generator()), black)
+
+
+def test_parts_of_a_batch_are_covered_as_the_whole():
+    images = torch.zeros(8, 3, SIZE, SIZE)
+    jitter = Jitter(cover=0.7)
+    whole = cover(images, jitter, torch.Generator().manual_seed(5))
+    halves = [cover(images[:4], jitter, torch.Generator().manual_seed(5), (k, 2)) for k in range(2)]
+    assert torch.equal(torch.cat(halves), whole)
+
+
+def test_what_is_covered_stays_in_the_targets(model, samples):
+    def run(jitter):
+        return jitter_batch(model, samples, jitter, SIZE, torch.Generator().manual_seed(3))
+
+    (images, *truth), (hidden, *same) = run(Jitter()), run(Jitter(cover=1.0))
+    assert not torch.equal(images, hidden)
+    for one, two in zip(truth, same, strict=True):
+        assert torch.equal(one, two)
 
 
 def test_pictures_without_a_face_have_empty_targets(model, samples):

