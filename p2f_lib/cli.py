@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ from tqdm import tqdm
 
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.export import obj_files, write_json
-from p2f_lib.images import SUFFIXES, read_image
+from p2f_lib.images import SUFFIXES, read_image, write_image
 
 if TYPE_CHECKING:
     from p2f_lib.reconstruction import Face, Reconstructor
+    from p2f_lib.rerender import View
 
 EPILOG = """\
 For every PHOTO this writes into DIR, named after the photo:
@@ -80,6 +82,51 @@ def _parser() -> argparse.ArgumentParser:
         "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",
     )
     command.set_defaults(run=_reconstruct)
+
+    command = commands.add_parser(
+        "render",
+        help="photos with the head turned, another expression, light or face",
+        description="Write every photo again as DIR/NAME.png with its best face changed; with "
+        "--jitter, N random ones, NAME_1.png and so on.",
+        epilog="Angles that are not given stay. Exit status as of reconstruct.",
+    )
+    command.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO",
+        help="a picture, or a folder for every picture right in it",
+    )
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
+    for angle, positive in (("yaw", "right"), ("pitch", "up"), ("roll", "clockwise")):
+        command.add_argument(
+            f"--{angle}", type=float, metavar="DEGREES", help=f"positive: {positive}"
+        )
+    command.add_argument(
+        "--relative", action="store_true", help="count angles from those in the photo"
+    )
+    command.add_argument(
+        "--expression", metavar="neutral|smile|PHOTO", help="PHOTO: the expression in that picture"
+    )
+    command.add_argument("--light", metavar="NAME", help="left, right, above, below, front or even")
+    command.add_argument("--blend", type=Path, metavar="PHOTO", help="mix with the face in PHOTO")
+    command.add_argument(
+        "--share", type=float, default=0.5, help="of that face (default: %(default)s)"
+    )
+    command.add_argument(
+        "--jitter", type=int, metavar="N", help="random yaws and expressions, for augmentation"
+    )
+    command.add_argument(
+        "--jitter-yaw",
+        nargs=2,
+        type=float,
+        default=(-90.0, 90.0),
+        metavar=("LOW", "HIGH"),
+        help="degrees (default: -90 90); 30 90: profiles, to either side",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of --jitter (default: %(default)s)")
+    _add_network(command)
+    command.set_defaults(run=_render)
 
     command = commands.add_parser(
         "evaluate",
@@ -410,20 +457,39 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
     if not photos:
         return 1
     reconstructor = _reconstructor(arguments, arguments.engine)
-    try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise P2FError(f"Cannot make the folder {arguments.out}: {error}.") from error
+    _make_folder(arguments.out)
     names = _Names(arguments.out, photos)
     stems = [names.take("_".join(photo.stem.splitlines())) for photo in photos]
+
+    def work(number: int) -> str:
+        return _reconstruct_photo(
+            reconstructor, photos[number], stems[number], names, arguments.box
+        )
+
+    return int(_for_each(photos, work) or failed)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise P2FError(f"Cannot make the folder {folder}: {error}.") from error
+
+
+def _for_each(photos: Sequence[Path], work: Callable[[int], str]) -> bool:
+    """Work on every photo, by its number, and report the line that comes back; True if one failed.
+
+    One photo's trouble never stops the others.
+    """
+    failed = False
     quiet = len(photos) == 1 or not sys.stderr.isatty()
-    for photo, stem in zip(tqdm(photos, unit="photo", disable=quiet), stems, strict=True):
+    for number, photo in enumerate(tqdm(photos, unit="photo", disable=quiet)):
         try:
-            tqdm.write(_reconstruct_photo(reconstructor, photo, stem, names, arguments.box))
-        except Exception as error:  # one photo's trouble never stops the others
+            tqdm.write(work(number))
+        except Exception as error:
             failed = True
             _say(_sentence(error, photo))
-    return int(failed)
+    return failed
 
 
 def _reconstruct_photo(
@@ -455,6 +521,71 @@ def _reconstruct_photo(
     return f"{photo}: {_summary(faces)} -> {path}"
 
 
+def _render(arguments: argparse.Namespace) -> int:
+    from p2f_lib import rerender
+
+    wishes = ("yaw", "pitch", "roll", "expression", "light", "blend", "jitter")
+    if all(getattr(arguments, wish) is None for wish in wishes):
+        raise P2FError(
+            f"Nothing to change: give at least one of {', '.join(f'--{wish}' for wish in wishes)}."
+        )
+    if arguments.jitter is not None:
+        if arguments.jitter < 1:
+            raise P2FError(f"--jitter needs a number of at least 1, got {arguments.jitter}.")
+        for wish in ("yaw", "pitch", "roll", "expression"):
+            if getattr(arguments, wish) is not None:
+                raise P2FError(f"--jitter draws pose and expression itself; leave out --{wish}.")
+    light = None if arguments.light is None else rerender.named_light(arguments.light)
+    photos, failed = _expand(arguments.photos)
+    if not photos:
+        return 1
+    reconstructor = _reconstructor(arguments)
+    model_face, other = None, None
+    if arguments.expression not in (None, "neutral", "smile"):
+        model_face = reconstructor.reconstruct(read_image(arguments.expression))
+    if arguments.blend is not None:
+        picture = read_image(arguments.blend)
+        other = (reconstructor.reconstruct(picture), picture, arguments.share)
+    _make_folder(arguments.out)
+    count = arguments.jitter or 1
+    ends = [".png"] if arguments.jitter is None else [f"_{i + 1}.png" for i in range(count)]
+    names = _Names(arguments.out, photos, lambda path: [Path(f"{path}{end}") for end in ends])
+    stems = [names.take("_".join(photo.stem.splitlines())) for photo in photos]
+
+    def work(number: int) -> str:
+        image = read_image(photos[number])
+        face = reconstructor.reconstruct(image)
+        shown = face if other is None else rerender.between(face, other[0], other[2])
+        if arguments.jitter is None:
+            views = [_view(arguments, shown, model_face)]
+        else:
+            rng = np.random.default_rng([arguments.seed, number])
+            yaws = tuple(arguments.jitter_yaw)
+            views = [rerender.jittered_view(shown, rng, yaws) for _ in range(count)]
+        for end, view in zip(ends, views, strict=True):
+            picture = rerender.rerendered(face, image, view, light, other)
+            write_image(arguments.out / f"{stems[number]}{end}", picture)
+        pictures = "1 picture" if count == 1 else f"{count} pictures"
+        return f"{photos[number]}: {pictures} -> {arguments.out / (stems[number] + ends[0])}"
+
+    return int(_for_each(photos, work) or failed)
+
+
+def _view(arguments: argparse.Namespace, face: Face, model_face: Face | None) -> View:
+    """What `p2f render` was asked to show of a face; `model_face` has the expression."""
+    from p2f_lib import rerender
+
+    expression = face.expression
+    if model_face is not None:
+        expression = rerender.transferred_expression(face, model_face)
+    elif arguments.expression == "smile":
+        expression = rerender.smile(face)
+    elif arguments.expression == "neutral":
+        expression = None
+    pose = rerender.posed(face, arguments.yaw, arguments.pitch, arguments.roll, arguments.relative)
+    return replace(pose, vertices=rerender.expressed(face, expression).vertices)
+
+
 def _summary(faces: Sequence[Face]) -> str:
     best = faces[0]
     count = "1 face" if len(faces) == 1 else f"{len(faces)} faces, the best one"
@@ -468,8 +599,14 @@ def _summary(faces: Sequence[Face]) -> str:
 class _Names:
     """Hands out names for results such that none overwrites another one or a photo."""
 
-    def __init__(self, folder: Path, photos: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        photos: Sequence[Path],
+        files: Callable[[Path], list[Path]] | None = None,
+    ) -> None:
         self.folder = folder
+        self._files_of = files or _face_files
         self._photos = {photo.resolve() for photo in photos}
         self._taken: set[str] = set()
 
@@ -488,13 +625,17 @@ class _Names:
         )
 
     def _files(self, name: str) -> list[Path]:
-        path = self.folder / name
-        return [
-            path.with_name(f"{name}.json"),
-            path.with_name(f"{name}.ply"),
-            path.with_name(f"{name}.glb"),
-            *obj_files(path.with_name(f"{name}.obj")),
-        ]
+        return self._files_of(self.folder / name)
+
+
+def _face_files(path: Path) -> list[Path]:
+    """What `p2f reconstruct` writes of a face."""
+    return [
+        path.with_name(f"{path.name}.json"),
+        path.with_name(f"{path.name}.ply"),
+        path.with_name(f"{path.name}.glb"),
+        *obj_files(path.with_name(f"{path.name}.obj")),
+    ]
 
 
 def _expand(paths: Sequence[Path]) -> tuple[list[Path], bool]:

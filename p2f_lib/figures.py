@@ -287,10 +287,12 @@ def _point_cloud(axis: plt.Axes, points: np.ndarray, colors: np.ndarray, yaw: fl
     axis.set(xlim=(-115, 115), ylim=(-115, 125))
 
 
-def _zoom(axis: plt.Axes, face: Face, image: np.ndarray) -> None:
+def _zoom(axis: plt.Axes, face: Face, image: np.ndarray, scale: float = 1.0) -> None:
     crop, (height, width) = face.crop, image.shape[:2]
-    axis.set_xlim(max(crop.left, -0.5), min(crop.left + crop.side, width - 0.5))
-    axis.set_ylim(min(crop.top + crop.side, height - 0.5), max(crop.top, -0.5))
+    left, top = (corner - (scale - 1) / 2 * crop.side for corner in (crop.left, crop.top))
+    side = scale * crop.side
+    axis.set_xlim(max(left, -0.5), min(left + side, width - 0.5))
+    axis.set_ylim(min(top + side, height - 0.5), max(top, -0.5))
 
 
 def figure1(images: Sequence[np.ndarray], faces: Sequence[Face]) -> Figure:
@@ -361,6 +363,62 @@ def textures(
     titles = ("photo", "texture", "completed", *(f"yaw {yaw:g}°" for yaw in yaws))
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=8)
+    return figure
+
+
+def rerenderings(images: Sequence[np.ndarray], faces: Sequence[Face], seed: int = 0) -> Figure:
+    """Photos with the head turned, other expressions, lights and faces: a row a kind and photo.
+
+    `images` are (H, W, 3) uint8, the photos of `faces`, at least two; each is blended with the
+    next.
+    """
+    from p2f_lib import rerender as r  # with the network's library, which other figures don't need
+
+    def kinds(image: np.ndarray, face: Face, other: Face, other_image: np.ndarray) -> list:
+        smile, shares, rng = r.smile(face), (0.25, 0.5, 0.75, 1.0), np.random.default_rng(seed)
+        opened = np.array(face.expression)
+        opened[face.model.expression_names.index("jawOpen")] = 0.7
+        expressions = {
+            "neutral": None,
+            "smile": smile,
+            "jaw open": opened,
+            "the other's": r.transferred_expression(face, other),
+        }
+        return [
+            [(f"yaw {yaw:+d}", r.turned(face, image, yaw)) for yaw in (-60, -40, -20, 20, 40, 60)],
+            [
+                *((f"pitch {a:+d}", r.turned(face, image, pitch=a)) for a in (-25, -12, 12, 25)),
+                *((f"roll {a:+d}", r.turned(face, image, roll=a)) for a in (-30, 30)),
+            ],
+            [
+                *((name, r.with_expression(face, image, e)) for name, e in expressions.items()),
+                *(("jitter", r.jittered(face, image, rng, (-45.0, 45.0))) for _ in range(2)),
+            ],
+            [
+                (f"light: {name}", r.relit(face, image, r.named_light(name)))
+                for name in ("left", "right", "above", "below", "even")
+            ]
+            + [
+                (
+                    "light: the other's",
+                    r.relit(face, image, r.estimated_light(other, other_image)),
+                )
+            ],
+            [(f"blend {s:g}", r.blended(face, image, other, other_image, s)) for s in shares],
+        ]
+
+    after = [*range(1, len(faces)), 0]
+    rows = [kinds(images[i], faces[i], faces[j], images[j]) for i, j in enumerate(after)]
+    figure, axes = _grid(len(rows[0]) * len(faces), 7, 1.7)
+    for kind in range(len(rows[0])):
+        for number, (image, face) in enumerate(zip(images, faces, strict=True)):
+            pictures = [("photo", image), *rows[number][kind]]
+            for axis, (title, picture) in zip(
+                axes[kind * len(faces) + number], pictures, strict=False
+            ):
+                axis.imshow(picture, interpolation="antialiased")
+                _zoom(axis, face, image, 1.35)
+                axis.set_title(title, fontsize=7)
     return figure
 
 

@@ -61,6 +61,7 @@ MAKE = {
     ),
     "figure1": lambda m, s, f: figures.figure1([s.photo] * 2, [f] * 2),
     "figure2": lambda m, s, f: figures.figure2([s.photo], [f], [f.landmarks()]),
+    "rerenderings": lambda m, s, f: figures.rerenderings([s.photo] * 2, [f] * 2),
     "landmarks_over": lambda m, s, f: figures.landmarks_over(
         [s.photo] * 4, [f.landmarks()] * 4, "abcd", truth=[s.people[0].landmarks()] * 4
     ),
@@ -133,6 +134,18 @@ def test_saved_files_tell_no_date_and_pngs_no_software(made, tmp_path):
     assert "<dc:date>" not in text
     assert "Matplotlib" not in text
     assert "vertex error, mm" in text  # letters, not outlines
+
+
+def test_every_kind_of_rerendering_is_shown_for_every_photo(made, scene):
+    axes = [axis for axis in made["rerenderings"].axes if axis.images]
+    assert len(axes) == 2 * (4 * 7 + 5)
+    titles = [axis.get_title() for axis in axes]
+    assert {"yaw -60", "roll +30", "neutral", "light: left", "blend 0.5"} <= set(titles)
+    for axis, title in zip(axes, titles, strict=True):
+        picture = axis.images[0].get_array()
+        assert picture.shape == scene.photo.shape
+        if title.startswith(("yaw", "pitch", "roll")):
+            assert (picture != scene.photo).any(axis=2).mean() > 0.1
 
 
 # --- pictures of arrays -------------------------------------------------------------------------
