@@ -515,11 +515,7 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
     ju, jv = np.zeros(8), np.zeros(8)
     loss = 0.0
     for n in range(len(points)):
-        x = y = z = 0.0
-        for k in range(3):
-            x += rotation[0, k] * points[n, k]
-            y += rotation[1, k] * points[n, k]
-            z += rotation[2, k] * points[n, k]
+        x, y, z = _turned(rotation, points[n])
         stretch = 1.0 + z * closeness
         if stretch < 0.1:
             return np.inf
@@ -552,15 +548,21 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
 
 
 @numba.njit(cache=True)
+def _turned(rotation, point):
+    x = y = z = 0.0
+    for k in range(3):
+        x += rotation[0, k] * point[k]
+        y += rotation[1, k] * point[k]
+        z += rotation[2, k] * point[k]
+    return x, y, z
+
+
+@numba.njit(cache=True)
 def _distances(points, pixels, numbers, rotation, distance):
     """Fills `distance` (N,): pixels between points and where a camera of `_state` puts them."""
     scale, closeness = np.exp(numbers[0]), np.exp(-numbers[1])
     for n in range(len(points)):
-        x = y = z = 0.0
-        for k in range(3):
-            x += rotation[0, k] * points[n, k]
-            y += rotation[1, k] * points[n, k]
-            z += rotation[2, k] * points[n, k]
+        x, y, z = _turned(rotation, points[n])
         q = scale / (1.0 + z * closeness)
         u, v = q * (x + numbers[2]) - pixels[n, 0], q * (y + numbers[3]) - pixels[n, 1]
         distance[n] = np.sqrt(u * u + v * v)

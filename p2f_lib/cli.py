@@ -129,6 +129,23 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_render)
 
     command = commands.add_parser(
+        "views",
+        help="every change that render makes, on one sheet",
+        description="Draw two photos or more turned, with other expressions and lights, and mixed "
+        "with each other.",
+    )
+    command.add_argument(
+        "photos",
+        nargs="*",
+        type=Path,
+        metavar="PHOTO",
+        help="pictures (default: the bundled portraits)",
+    )
+    command.add_argument("--out", required=True, type=Path, metavar="FILE", help=".jpg or .png")
+    _add_network(command)
+    command.set_defaults(run=_views)
+
+    command = commands.add_parser(
         "evaluate",
         help="landmark errors on annotated photographs",
         description="Errors of the iBUG landmarks in the annotated boxes, in %% of the distance of "
@@ -569,6 +586,20 @@ def _render(arguments: argparse.Namespace) -> int:
         return f"{photos[number]}: {pictures} -> {arguments.out / (stems[number] + ends[0])}"
 
     return int(_for_each(photos, work) or failed)
+
+
+def _views(arguments: argparse.Namespace) -> int:
+    from p2f_lib import figures
+    from p2f_lib.robustness import portraits
+
+    if len(arguments.photos) == 1:
+        raise P2FError("A sheet needs two photos or more, whose faces are mixed; got one.")
+    pairs = [(read_image(photo), None) for photo in arguments.photos] or portraits()
+    reconstructor = _reconstructor(arguments)
+    faces = [reconstructor.reconstruct(image, box) for image, box in pairs]
+    figures.save(figures.rerenderings([image for image, _ in pairs], faces), arguments.out)
+    print(f"Written: {arguments.out}")
+    return 0
 
 
 def _view(arguments: argparse.Namespace, face: Face, model_face: Face | None) -> View:

@@ -35,12 +35,13 @@ SHEET_SIZE = 150  # pixels a side of a face on the contact sheet
 
 
 def save(figure: Figure, path: str | Path, dpi: int = 110) -> None:
-    """Write PNG or SVG whose bytes depend on the figure alone: no dates, no random ids."""
+    """Write PNG, SVG or JPEG whose bytes depend on the figure alone: no dates, no random ids."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"Software": None} if path.suffix == ".png" else {"Date": None, "Creator": None}
+    without = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
+    options = {"metadata": without.get(path.suffix), "bbox_inches": "tight", "facecolor": "white"}
     with matplotlib.rc_context({"svg.hashsalt": "pix2face", "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+        figure.savefig(path, dpi=dpi, **options)
 
 
 def preview(figure: Figure, dpi: int = 70) -> Image:

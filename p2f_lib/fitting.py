@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numba
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.blas import ssyrk
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
@@ -21,6 +21,7 @@ from scipy.spatial import cKDTree
 from p2f_lib.camera import (
     MIN_CORRESPONDENCES,
     AffineCamera,
+    Camera,
     Correspondences,
     PerspectiveCamera,
     fit_affine,
@@ -35,6 +36,7 @@ from p2f_lib.morphable_model import MorphableModel
 # is a mean over vertices.
 WEIGHT = 0.02
 GATE = 4.0  # mm, as in the authors' code
+PIXEL_ROUNDS = 4  # of coefficients and camera in turn, where no offsets are given
 PERSPECTIVE_MISFIT = 10.0  # mm by which an affine camera may misplace a point of a selfie
 
 
@@ -76,12 +78,15 @@ class Fit:
     expression : (Ke,) float64
     residual_mm : root mean square distance between fitted and observed offsets
     n_localized : number of vertices used
+    precision : (K, K) float64, inverse posterior covariance of shape, then expression; see
+        `vertex_deviation`
     """
 
     shape: np.ndarray
     expression: np.ndarray
     residual_mm: float
     n_localized: int
+    precision: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +100,7 @@ class FaceFit:
     shape, expression : (Ks,), (Ke,)
     vertices : (V, 3) float32, model space, mm
     localized : vertices found in the picture
-    residual_mm : see `Fit`
+    residual_mm, precision : see `Fit`
     """
 
     affine: AffineCamera
@@ -105,6 +110,7 @@ class FaceFit:
     vertices: np.ndarray
     localized: Localized
     residual_mm: float
+    precision: np.ndarray
 
 
 def valid_mask(pncc: np.ndarray, threshold: float = 15.0, erode: int = 1) -> np.ndarray:
@@ -172,16 +178,43 @@ def fit_coefficients_multi(
     return Fitter(model).coefficients_multi(localized, weight)
 
 
+def vertex_deviation(
+    model: MorphableModel, precision: np.ndarray, vertices: np.ndarray
+) -> np.ndarray:
+    """How far fitted vertices may be off, as the data and the prior leave it open.
+
+    The Tikhonov fit (Eq. 4) is the most probable face where coefficients are drawn from the model
+    and offsets carry independent noise of a variance in proportion to the weight. Deviations are
+    those of that posterior, so they grow where the face is hidden. What all photos of a network get
+    wrong alike is not in them, nor is anything that the model's modes can't express.
+
+    Parameters
+    ----------
+    precision : (K, K), of a `Fit` of this model
+    vertices : (N,) vertex indices
+
+    Returns
+    -------
+    (N, 3) float64
+        Standard deviations along x, y and z, mm.
+    """
+    basis = np.concatenate([model.shape_basis[:, vertices], model.expression_basis[:, vertices]])
+    lower = np.linalg.cholesky(precision)
+    spread = solve_triangular(lower, basis.reshape(len(basis), -1), lower=True)
+    return np.sqrt((spread**2).sum(axis=0)).reshape(-1, 3)
+
+
 def fit_face(
     model: MorphableModel | Fitter,
     pncc: np.ndarray,
-    offsets: np.ndarray,
+    offsets: np.ndarray | None,
     valid: np.ndarray,
     principal_point: np.ndarray,
     *,
     weight: float = WEIGHT,
     focal: float | None = None,
     subset: int = 1000,
+    camera: PerspectiveCamera | None = None,
 ) -> FaceFit:
     """Sections 3.3 and 3.4 in one call: planes in, cameras and posed mesh out.
 
@@ -191,12 +224,14 @@ def fit_face(
     Parameters
     ----------
     model : a face model, or the `Fitter` of one, which saves the preparation
-    pncc, offsets : (H, W, 3) mm
+    pncc, offsets : (H, W, 3) mm. Without offsets the face is found from the PNCC alone: its
+        vertices are moved to where the picture shows them, which says nothing about their depth.
     valid : (H, W) bool, see `valid_mask`
     principal_point : (2,) pixels of these planes; usually the centre of the photo
     weight : Tikhonov weight, see `WEIGHT`
     focal : known focal length in pixels of these planes
     subset : at most so many correspondences decide the cameras
+    camera : known camera in pixels of these planes, where it is not to be found
 
     Raises
     ------
@@ -204,24 +239,34 @@ def fit_face(
         Too few or degenerate valid pixels for a camera.
     """
     fitter = model if isinstance(model, Fitter) else Fitter(model)
-    affine = fit_affine(correspondences(pncc, offsets, valid, subset), subset)
-    localized = fitter.localize(pncc, offsets, valid)
+    seen = np.zeros_like(pncc) if offsets is None else offsets
+    affine = fit_affine(correspondences(pncc, seen, valid, subset), subset)
+    localized = fitter.localize(pncc, seen, valid)
     # A pixel that the robust camera contradicts has a wrong PNCC: its offset says nothing. What an
     # affine camera misses of a near face's perspective is forgiven.
     points = fitter.model.mean[localized.vertices] + localized.offsets
     tolerance = PERSPECTIVE_MISFIT * affine.scale
     localized = localized[inliers(affine, Correspondences(points, localized.pixels), tolerance)]
-    fit = fitter.coefficients(localized, weight)
-    vertices = fitter.model.vertices(fit.shape, fit.expression)
     posed = localized.thinned(subset)
-    camera = fit_perspective(
-        Correspondences(vertices[posed.vertices], posed.pixels),
-        principal_point,
-        affine,
-        focal=focal,
-        subset=subset,
+
+    def refined(vertices: np.ndarray) -> PerspectiveCamera:
+        pairs = Correspondences(vertices[posed.vertices], posed.pixels)
+        return fit_perspective(pairs, principal_point, affine, focal=focal, subset=subset)
+
+    if offsets is None:
+        found = refined(fitter.model.mean) if camera is None else camera
+        for _ in range(PIXEL_ROUNDS):
+            fit = fitter.coefficients_from_pixels(localized, found, weight)
+            vertices = fitter.model.vertices(fit.shape, fit.expression)
+            found = refined(vertices) if camera is None else camera
+    else:
+        fit = fitter.coefficients(localized, weight)
+        vertices = fitter.model.vertices(fit.shape, fit.expression)
+        found = refined(vertices) if camera is None else camera
+    coefficients = fit.shape, fit.expression
+    return FaceFit(
+        affine, found, *coefficients, vertices, localized, fit.residual_mm, fit.precision
     )
-    return FaceFit(affine, camera, fit.shape, fit.expression, vertices, localized, fit.residual_mm)
 
 
 class Fitter:
@@ -292,18 +337,68 @@ class Fitter:
         P2FError
             Fewer than 10 localized vertices, or offsets that are not finite.
         """
-        normal, right, rows = self._equations(localized, confidence, limit)
+        equations = self._equations(localized, confidence, limit)
+        return self._solved(*equations, weight, localized, limit)
+
+    def coefficients_from_pixels(
+        self,
+        localized: Localized,
+        camera: Camera,
+        weight: float = WEIGHT,
+        limit: int = 1000,
+    ) -> Fit:
+        """Coefficients that move vertices to where the picture shows them; offsets aren't used.
+
+        Distances in the picture count in mm at the vertex's depth, so that the weight means the
+        same as for offsets. Where a perspective camera puts a vertex is linear in the coefficients
+        but for its depth: two passes settle that.
+
+        Parameters
+        ----------
+        localized : vertices with pixels
+        camera : known, model space to these pixels
+        weight, limit : as of `coefficients`
+
+        Raises
+        ------
+        P2FError
+            Fewer than 10 localized vertices, or pixels that are not finite.
+        """
+        thinned = _thinned(localized, limit)
+        if not np.isfinite(thinned.pixels).all():
+            raise P2FError("Pixels of localized vertices hold NaN or infinite values.")
+        basis = self._rows[thinned.vertices]
+        mean = self.model.mean[thinned.vertices].astype(float)
+        fit, coefficients = None, np.zeros(basis.shape[2])
+        for _ in range(1 if isinstance(camera, AffineCamera) else 2):
+            points = mean + basis @ coefficients.astype(np.float32)
+            jacobian, scale = _pixel_rows(camera, points)
+            a = np.matmul(jacobian.astype(np.float32), basis).reshape(2 * len(thinned), -1)
+            miss = (thinned.pixels - camera.project(points)) / scale[:, None]
+            b = miss.reshape(-1).astype(np.float32) + a @ coefficients.astype(np.float32)
+            equations = _gram(a) / len(thinned), a.T @ b / len(thinned), (a, b)
+            fit = self._solved(*equations, weight, localized, limit)
+            coefficients = np.concatenate([fit.shape, fit.expression])
+        return fit
+
+    def _solved(
+        self,
+        normal: np.ndarray,
+        right: np.ndarray,
+        rows: tuple[np.ndarray, np.ndarray],
+        weight: float,
+        localized: Localized,
+        limit: int,
+    ) -> Fit:
+        """The Tikhonov solution of what `_equations` returns."""
+        normal = normal.astype(float)
         normal[np.diag_indices_from(normal)] += weight * self._precision  # Eq. 4
         solution = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
         a, b = rows
         residual = a @ solution.astype(np.float32) - b
-        n_shape = self.model.n_shape
-        return Fit(
-            solution[:n_shape],
-            solution[n_shape:],
-            float(np.sqrt(3 * np.mean(residual**2))),
-            len(localized),
-        )
+        distance = float(np.sqrt(np.sum(residual**2) / min(len(localized), limit)))
+        count, ks = len(localized), self.model.n_shape
+        return Fit(solution[:ks], solution[ks:], distance, count, normal / weight)
 
     def coefficients_multi(
         self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 1000
@@ -345,12 +440,7 @@ class Fitter:
         self, localized: Localized, confidence: np.ndarray | None, limit: int
     ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
         """Normal matrix (K, K), right side (K,), and the rows (3N, K), (3N,) of Eq. 2 and 3."""
-        if len(localized) < MIN_CORRESPONDENCES:
-            raise P2FError(
-                f"Coefficients need at least {MIN_CORRESPONDENCES} localized vertices, "
-                f"got {len(localized)}; is there a face in the picture?"
-            )
-        thinned = localized.thinned(limit)
+        thinned = _thinned(localized, limit)
         a = self._rows[thinned.vertices].reshape(3 * len(thinned), -1)  # Eq. 2, 3
         b = np.asarray(thinned.offsets, np.float32).reshape(-1)
         if not np.isfinite(b).all():
@@ -366,6 +456,26 @@ class Fitter:
             weighted = a * root[:, None]
             normal, right = _gram(weighted), weighted.T @ (b * root)
         return normal.astype(float), right.astype(float), (a, b)
+
+
+def _thinned(localized: Localized, limit: int) -> Localized:
+    """At most `limit` vertices; never fewer than decide anything."""
+    if len(localized) < MIN_CORRESPONDENCES:
+        raise P2FError(
+            f"Coefficients need at least {MIN_CORRESPONDENCES} localized vertices, "
+            f"got {len(localized)}; is there a face in the picture?"
+        )
+    return localized.thinned(limit)
+
+
+def _pixel_rows(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 2, 3) derivatives of the pixels of (N, 3) points, and the pixels a mm (N,) they count."""
+    if isinstance(camera, AffineCamera):
+        scale = np.full(len(points), camera.scale)
+        return np.broadcast_to(camera.matrix[:, :3] / camera.scale, (len(points), 2, 3)), scale
+    x, y, z = (points @ camera.rotation.T + camera.translation).T
+    slope = np.stack([x / z, y / z], axis=1)[:, :, None]
+    return camera.rotation[:2] - slope * camera.rotation[2], camera.focal / z
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:

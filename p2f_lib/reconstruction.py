@@ -25,7 +25,14 @@ from p2f_lib.export import (
     write_obj,
     write_ply,
 )
-from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
+from p2f_lib.fitting import (
+    FaceFit,
+    Fitter,
+    Localized,
+    fit_face,
+    valid_mask,
+    vertex_deviation,
+)
 from p2f_lib.images import check_image
 from p2f_lib.landmarks import visible_vertices
 from p2f_lib.morphable_model import MorphableModel
@@ -80,6 +87,7 @@ class Face:
     valid : (S, S) bool, pixels on the face.
     camera, affine : perspective and affine camera, model space to photo pixels.
     shape, expression : (Ks,), (Ke,) coefficients of `model`.
+    precision : (Ks + Ke, Ks + Ke), their inverse covariance; see `landmarks_deviation`.
     vertices : (V, 3) float32, mm, the fitted mesh in model space.
     localized : model vertices found in the planes (section 3.4), crop pixels.
     confidence : 0..1, low where there is no face.
@@ -99,6 +107,7 @@ class Face:
     affine: AffineCamera = field(repr=False)
     shape: np.ndarray = field(repr=False)
     expression: np.ndarray = field(repr=False)
+    precision: np.ndarray = field(repr=False)
     vertices: np.ndarray = field(repr=False)
     localized: Localized = field(repr=False)
     confidence: float
@@ -148,6 +157,11 @@ class Face:
         """(L,) bool: False where the fitted mesh hides the landmark from the camera."""
         return self._visible[self._landmark_vertices(markup)]
 
+    def landmarks_deviation(self, markup: str = "ibug68") -> np.ndarray:
+        """(L, 3) mm: standard deviations of the landmarks in model space, larger where the face is
+        hidden; see `p2f_lib.fitting.vertex_deviation` for what is and isn't in them."""
+        return vertex_deviation(self.model, self.precision, self._landmark_vertices(markup))
+
     @cached_property
     def _visible(self) -> np.ndarray:
         return visible_vertices(self.vertices, self.triangles, self.camera)
@@ -173,6 +187,7 @@ class Face:
             "landmarks": {m: self.landmarks(m).round(3) for m in markups},
             "landmarks_3d": {m: self.landmarks_3d(m).astype(np.float64).round(3) for m in markups},
             "landmarks_visible": {m: self.landmarks_visible(m) for m in markups},
+            "landmarks_deviation": {m: self.landmarks_deviation(m).round(3) for m in markups},
             "camera": {
                 "focal": float(camera.focal),
                 "principal_point": np.asarray(camera.principal_point),
@@ -562,6 +577,7 @@ class Reconstructor:
             affine=fit.affine.transformed(to_picture),
             shape=fit.shape,
             expression=fit.expression,
+            precision=fit.precision,
             vertices=fit.vertices,
             localized=fit.localized,
             confidence=confidence(_consistent_share(fit, pncc, offsets, valid)),

@@ -62,11 +62,11 @@ class Planes:
 def predict_centred(unet: UNet, model: MorphableModel, samples: SampleBatch) -> Planes:
     """A network, in evaluation mode, on crops as the reconstruction's, without any jitter."""
     size, config = unet.config.input_size, unet.config
-    weights = next(unet.parameters())
+    device = next(unet.parameters()).device
     images, planes, valid = jitter_batch(model, samples, CENTRED, size, torch.Generator())
     training = unet.training
     unet.eval()
-    said = unet(normalise_images(images.to(weights.device))).float().cpu()
+    said = unet(normalise_images(images.to(device))).float().cpu()
     unet.train(training)
     scale = torch.tensor([config.pncc_scale] * 3 + [config.offset_scale] * 3)[:, None, None]
     return Planes(images, said * scale, planes, valid)

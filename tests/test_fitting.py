@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from p2f_lib.camera import AffineCamera, PerspectiveCamera, Pose, rotation_from_pose
@@ -18,6 +19,7 @@ from p2f_lib.fitting import (
     fit_face,
     localize_vertices,
     valid_mask,
+    vertex_deviation,
 )
 from p2f_lib.ground_truth import render_ground_truth
 from tests.toy import toy_model
@@ -164,6 +166,68 @@ def test_coefficients_are_the_tikhonov_solution():
     assert fit.n_localized == len(localized)
 
 
+def test_deviations_are_those_of_the_fits():
+    """Of people drawn from the model, with noise of the variance that the weight stands for."""
+    model, rng, noise, count = fitter().model, np.random.default_rng(5), 2.0, 60
+    vertices = np.sort(rng.choice(model.n_vertices, count, replace=False))
+    looked_at = rng.choice(model.n_vertices, 20, replace=False)
+    ratios = []
+    for _ in range(150):
+        shape = rng.normal(0, model.shape_sigma)
+        expression = rng.normal(0, model.expression_sigma)
+        truth = model.vertices(shape, expression)
+        offsets = (truth - model.mean)[vertices] + rng.normal(0, noise, (count, 3))
+        localized = Localized(vertices, np.zeros((count, 2)), offsets.astype(np.float32))
+        fit = fit_coefficients(model, localized, weight=noise**2 / count)
+        error = (model.vertices(fit.shape, fit.expression) - truth)[looked_at]
+        ratios.append(error / vertex_deviation(model, fit.precision, looked_at))
+    ratios = np.array(ratios)
+    assert np.sqrt((ratios**2).mean()) == pytest.approx(1, abs=0.06)
+    assert np.abs(ratios.mean(axis=0)).max() < 0.4
+
+
+def test_deviations_grow_where_the_face_is_hidden():
+    *_, camera, (pncc, offsets, valid) = scene(11, 128, 0.0)
+    half = valid.copy()
+    half[:, 64:] = False
+    whole, hidden = (
+        fit_face(fitter(), pncc, offsets, mask, camera.principal_point) for mask in (valid, half)
+    )
+    model = fitter().model
+    front = np.flatnonzero(model.mean[:, 2] > 20)
+    growth = [vertex_deviation(model, fit.precision, front) for fit in (hidden, whole)]
+    growth = (growth[0] / growth[1]).mean(axis=1)
+    side = model.mean[front, 0] > 0  # picture right
+    assert growth[side].mean() > 1.1 * growth[~side].mean()
+
+
+@pytest.mark.parametrize("perspective", [False, True])
+def test_coefficients_from_pixels_are_the_tikhonov_solution(perspective):
+    model, weight, count = fitter().model, 0.3, 300
+    shape, expression, localized = random_localized(3, count=count)
+    camera = scene(3)[3]
+    camera = camera if perspective else camera.affine()
+    truth = model.vertices(shape, expression)[localized.vertices]
+    localized = Localized(localized.vertices, camera.project(truth), np.zeros((count, 3)))
+    fit = fitter().coefficients_from_pixels(localized, camera, weight)
+
+    def rows(coefficients: np.ndarray) -> np.ndarray:
+        """All that the squares are of: mm in the picture at each vertex, then the prior."""
+        moved = np.split(coefficients, [model.n_shape])
+        points = model.vertices(*moved)[localized.vertices].astype(float)
+        scale = camera.focal / camera.depth(points) if perspective else camera.scale
+        miss = (camera.project(points) - localized.pixels) / np.broadcast_to(scale, count)[:, None]
+        sigma = np.concatenate([model.shape_sigma, model.expression_sigma])
+        prior = np.sqrt(weight) * coefficients / sigma
+        return np.concatenate([miss.ravel() / np.sqrt(count), prior])
+
+    found = np.concatenate([fit.shape, fit.expression])
+    start = np.full(len(found), 0.1)
+    best = least_squares(rows, start, diff_step=1e-2).x  # the mesh is float32
+    assert np.allclose(found, best, atol=0.02 if perspective else 1e-3)
+    assert np.abs(best).max() > 0.3
+
+
 def test_residual_is_the_distance_that_is_left():
     model = fitter().model
     *_, localized = random_localized(2, noise=1.0)
@@ -256,6 +320,30 @@ def test_the_fit_also_takes_a_plain_model_and_a_known_focal_length():
     fit = fit_face(fitter().model, *planes, camera.principal_point, focal=camera.focal)
     assert fit.camera.focal == pytest.approx(camera.focal)
     assert rms(fit.vertices - vertices) < 0.2
+
+
+def test_a_known_camera_stays():
+    *_, camera, planes = scene(8)
+    found = fit_face(fitter(), *planes, camera.principal_point)
+    known = fit_face(fitter(), *planes, camera.principal_point, camera=camera)
+    assert known.camera is camera
+    assert np.array_equal(known.shape, found.shape)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_the_pncc_alone_moves_vertices_to_their_pixels(known):
+    _, _, vertices, camera, (pncc, _, valid) = scene(8)
+    given = {"camera": camera} if known else {}
+    fit = fit_face(fitter(), pncc, None, valid, camera.principal_point, weight=0.002, **given)
+    seen = fit.localized.vertices
+    mean = fitter().model.mean
+    misses = [
+        rms(fit.camera.project(points[seen]) - fit.localized.pixels)
+        for points in (fit.vertices, mean)
+    ]
+    assert misses[0] < 0.5 * misses[1]
+    assert rms(fit.vertices[seen] - vertices[seen]) < 0.6 * rms(mean[seen] - vertices[seen])
+    assert not fit.localized.offsets.any()
 
 
 def test_smooth_noise_of_two_millimetres():

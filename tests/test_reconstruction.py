@@ -160,6 +160,9 @@ def test_hidden_landmarks_are_told(model, see):
     # The nose points to picture right, so the jaw's right end is turned away.
     assert visible[:4].all()
     assert not visible[13:17].any()
+    deviation = face.landmarks_deviation("ibug68")
+    assert deviation.shape == (68, 3)
+    assert (deviation > 0).all()
 
 
 def test_every_face_is_found_best_first(model, see):
@@ -272,7 +275,12 @@ def test_tiny_pictures_hold_no_face(model, see):
 def test_unknown_markup(model, see):
     scene = Scene.of(model)
     face = see(scene).reconstruct(scene.photo, scene.people[0].box)
-    for method in (face.landmarks, face.landmarks_3d, face.landmarks_visible):
+    for method in (
+        face.landmarks,
+        face.landmarks_3d,
+        face.landmarks_visible,
+        face.landmarks_deviation,
+    ):
         with pytest.raises(P2FError, match=r"'ibug67'.*ibug68, menpo84"):
             method("ibug67")
 

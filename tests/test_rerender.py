@@ -52,6 +52,7 @@ def fitted(model, pose=(0.0, 0.0, 0.0), expression=None, shape=None, center=None
         affine=camera.affine(),
         shape=shape,
         expression=expression,
+        precision=np.eye(len(shape) + len(expression)),
         vertices=vertices,
         localized=None,
         confidence=1.0,
@@ -374,6 +375,15 @@ def test_the_command_takes_expression_and_face_of_others(capsys, folder, tmp_pat
     arguments = ("--expression", folder / "c.png", "--blend", folder / "c.png", "--share", 0.3)
     status, lines, errors = run(capsys, folder / "a.png", "--out", tmp_path / "out", *arguments)
     assert (status, len(lines), errors) == (0, 1, [])
+
+
+def test_the_sheet_shows_two_photos(capsys, folder, tmp_path):
+    sheet = tmp_path / "views.jpg"
+    photos = [str(folder / name) for name in ("a.png", "c.png")]
+    assert cli.main(["views", *photos, "--out", str(sheet)]) == 0
+    assert min(read_image(sheet).shape[:2]) > 500
+    assert cli.main(["views", photos[0], "--out", str(sheet)]) == 1
+    assert "two photos or more" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(capsys, folder, tmp_path):

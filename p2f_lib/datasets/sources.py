@@ -112,13 +112,13 @@ def training_data(
         return data, W300LP(folder, table).__getitems__(heldout)
     options = _rendering(parameters)
     rows, split = np.arange(len(table)), parameters["n_train"]
-    heldout = render_samples(model, table.seed, rows[split:], **options)
     if fresh:  # from beyond the table on
         batches = split // batch_size
         start = len(table)
         stream = SampleStream(model, table.seed, batch_size, batches, start=start, **options)
-        return stream, heldout
-    return render_samples(model, table.seed, rows[:split], **options), heldout
+        return stream, render_samples(model, table.seed, rows[split:], **options)
+    samples = render_samples(model, table.seed, rows, **options)
+    return samples[:split], samples[split:]
 
 
 def split_300wlp(table: W300LPTable, n_heldout: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
