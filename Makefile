@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab release card views paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab release card oracle views paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ release: weights  ## train the network that is released, by params/release.yaml 
 
 card: data  ## measure the released weights into reports/model_card.md; PHOTOS=FOLDER on these, too
 	@p2f model-card --weights data/release $(if $(PHOTOS),--photos $(PHOTOS))
+
+oracle: weights  ## how exact cameras and meshes are, given true planes, into reports/oracle.csv
+	@p2f oracle
 
 views: weights  ## turn, relight and mix the bundled portraits into reports/figures/views.jpg
 	@p2f views --out reports/figures/views.jpg

@@ -146,6 +146,23 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_views)
 
     command = commands.add_parser(
+        "oracle",
+        help="how exact cameras and meshes are, given true planes with known faults",
+        description="Writes DIR/oracle.csv and DIR/figures/oracle.png: what localisation, least "
+        "squares and the prior leave, cameras from subsets of the pixels, shapes from several "
+        "photos.",
+    )
+    _add_face_model(command)
+    command.add_argument(
+        "--people", type=int, default=40, help="random ones (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument(
+        "--out", type=Path, default=Path("reports"), metavar="DIR", help="default: %(default)s"
+    )
+    command.set_defaults(run=_oracle)
+
+    command = commands.add_parser(
         "evaluate",
         help="landmark errors on annotated photographs",
         description="Errors of the iBUG landmarks in the annotated boxes, in %% of the distance of "
@@ -599,6 +616,35 @@ def _views(arguments: argparse.Namespace) -> int:
     faces = [reconstructor.reconstruct(image, box) for image, box in pairs]
     figures.save(figures.rerenderings([image for image, _ in pairs], faces), arguments.out)
     print(f"Written: {arguments.out}")
+    return 0
+
+
+def _oracle(arguments: argparse.Namespace) -> int:
+    import csv
+
+    from p2f_lib import figures, oracle
+    from p2f_lib.morphable_model import MorphableModel
+
+    if arguments.people < 1:
+        raise P2FError(f"--people needs at least 1, got {arguments.people}.")
+    model = MorphableModel.load(arguments.face_model)
+    options = model, arguments.seed, arguments.people
+    rows = oracle.fit_errors(*options)
+    table, picture = arguments.out / "oracle.csv", arguments.out / "figures" / "oracle.png"
+    figure = figures.oracle(
+        oracle.SUBSETS,
+        *oracle.camera_by_subset(*options, oracle.SUBSETS),
+        oracle.PHOTOS,
+        oracle.shape_by_photos(*options, oracle.PHOTOS),
+    )
+    figures.save(figure, picture)
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(rows[0])
+        for name, *numbers in (row.values() for row in rows):
+            writer.writerow([name, *(f"{number:.3f}" for number in numbers)])
+            print(f"{name}: mesh {numbers[1]:.2f} mm, pose {numbers[2]:.2f} degrees")
+    print(f"Written: {table}, {picture}")
     return 0
 
 

@@ -507,6 +507,37 @@ KINDS = {
 }
 
 
+def oracle(
+    subsets: Sequence[int],
+    degrees: np.ndarray,
+    milliseconds: np.ndarray,
+    photos: Sequence[int],
+    shape_mm: np.ndarray,
+) -> Figure:
+    """What true planes with known faults give: cameras from subsets, shapes from several photos.
+
+    `degrees`, `milliseconds` are (S, people) of `p2f_lib.oracle.camera_by_subset`, `shape_mm` is
+    (P, people) of `shape_by_photos`. Bands hold the middle half of the people.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+    plt.close(figure)
+    for axis, x, values in zip(
+        axes, (subsets, subsets, photos), (degrees, milliseconds, shape_mm), strict=True
+    ):
+        low, middle, high = np.percentile(values, (25, 50, 75), axis=1)
+        axis.fill_between(x, low, high, alpha=0.2, linewidth=0)
+        axis.plot(x, middle, marker="o", markersize=3)
+        axis.grid(alpha=0.3)
+    for axis in axes[:2]:
+        axis.set(xscale="log", yscale="log", xlabel="pixels that decide the camera")
+    axes[0].set(ylabel="degrees", title="Head pose")
+    axes[1].set(ylabel="ms", title="Time of both cameras")
+    axes[2].set(
+        xlabel="photos", ylabel="mm", ylim=(0, None), xticks=photos, title="Neutral mesh (Eq. 5)"
+    )
+    return figure
+
+
 def figure7(
     errors: Mapping[str, Mapping[str, np.ndarray]],
     statistics: Mapping[str, Mapping[str, Statistics]],
