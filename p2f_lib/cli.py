@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="p2f", description="3D faces from single photos.")
+    parser = argparse.ArgumentParser(
+        prog="p2f", description="3D faces from single photos.", fromfile_prefix_chars="@"
+    )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "reconstruct",
@@ -58,13 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.add_argument(
-        "photos",
-        nargs="+",
-        type=Path,
-        metavar="PHOTO",
-        help="a picture, or a folder for every picture right in it",
-    )
+    _add_photos(command)
     command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
     command.add_argument(
         "--box",
@@ -84,19 +81,38 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_reconstruct)
 
     command = commands.add_parser(
+        "pose",
+        help="photos to head poses in a table",
+        description="Write yaw, pitch and roll of the best face of every photo, degrees, to FILE: "
+        "a row a photo, with the face's box and confidence. Photos that FILE has already are "
+        "skipped, so an interrupted run goes on.",
+    )
+    _add_photos(command)
+    command.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .csv")
+    _add_network(command)
+    command.set_defaults(run=_pose)
+
+    command = commands.add_parser(
+        "fit",
+        help="several photos of one person to one mesh",
+        description="Fit one shape to the best faces of all photos (Eq. 5 of the paper), with an "
+        "expression and a camera for each, and merge their textures. Writes NAME.glb and NAME.obj, "
+        "the neutral mesh, and NAME.json into DIR.",
+    )
+    _add_photos(command)
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
+    command.add_argument("--name", default="person", help="of the files (default: %(default)s)")
+    _add_network(command)
+    command.set_defaults(run=_fit)
+
+    command = commands.add_parser(
         "render",
         help="photos with the head turned, another expression, light or face",
         description="Write every photo again as DIR/NAME.png with its best face changed; with "
         "--jitter, N random ones, NAME_1.png and so on.",
         epilog="Angles that are not given stay. Exit status as of reconstruct.",
     )
-    command.add_argument(
-        "photos",
-        nargs="+",
-        type=Path,
-        metavar="PHOTO",
-        help="a picture, or a folder for every picture right in it",
-    )
+    _add_photos(command)
     command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
     for angle, positive in (("yaw", "right"), ("pitch", "up"), ("roll", "clockwise")):
         command.add_argument(
@@ -297,6 +313,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_ablation)
     return parser
+
+
+def _add_photos(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO",
+        help="a picture, a folder for every picture right in it, or @FILE for a list, one a line",
+    )
 
 
 def _add_part(command: argparse.ArgumentParser, default: str) -> None:
@@ -555,6 +581,80 @@ def _reconstruct_photo(
     return f"{photo}: {_summary(faces)} -> {path}"
 
 
+def _pose(arguments: argparse.Namespace) -> int:
+    photos, failed = _expand(arguments.photos)
+    columns = ["photo", "yaw", "pitch", "roll", "confidence", "left", "top", "right", "bottom"]
+    done = _photos_in(arguments.out, columns)
+    photos = [photo for photo in photos if str(photo) not in done]
+    if done:
+        print(f"{arguments.out} has {len(done)} photos already; {len(photos)} are left.")
+    if not photos:
+        return int(failed)
+    reconstructor = _reconstructor(arguments)
+    with arguments.out.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if not file.tell():
+            writer.writerow(columns)
+
+        def work(number: int) -> str:
+            face = reconstructor.reconstruct(read_image(photos[number]))
+            angles = [f"{angle:.1f}" for angle in (face.pose.yaw, face.pose.pitch, face.pose.roll)]
+            box = [f"{side:.1f}" for side in face.box.as_tuple()]
+            writer.writerow([photos[number], *angles, f"{face.confidence:.3f}", *box])
+            file.flush()  # an interrupted run goes on after it
+            return f"{photos[number]}: yaw {angles[0]}, pitch {angles[1]}, roll {angles[2]}"
+
+        return int(_for_each(photos, work) or failed)
+
+
+def _photos_in(path: Path, columns: list[str]) -> set[str]:
+    """The photos that a table has already; none where there is no table."""
+    if not path.exists():
+        return set()
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = csv.reader(file)
+    except (OSError, ValueError, csv.Error):
+        header, rows = None, []
+    if header != columns:
+        raise P2FError(f"{path} is no table of poses; its first line has to be {','.join(columns)}")
+    return {row[0] for row in rows if len(row) == len(columns)}
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from p2f_lib.export import write_glb, write_obj
+    from p2f_lib.reconstruction import share_shape
+    from p2f_lib.texture import complete_texture, merge_textures, texture_map
+
+    photos, failed = _expand(arguments.photos)
+    reconstructor = _reconstructor(arguments)
+    found: dict[Path, Face] = {}
+
+    def work(number: int) -> str:
+        found[photos[number]] = reconstructor.reconstruct(read_image(photos[number]))
+        return f"{photos[number]}: {_summary([found[photos[number]]])}"
+
+    failed |= _for_each(photos, work)
+    if not found:
+        return 1
+    faces = share_shape(list(found.values()), reconstructor.fitter)
+    seen = merge_textures([face.texture(complete=False) for face in faces])
+    layout = texture_map(reconstructor.model)
+    neutral = replace(faces[0], vertices=reconstructor.model.vertices(faces[0].shape))
+    mesh = neutral.textured_mesh(complete_texture(seen, layout))
+    _make_folder(arguments.out)
+    path = arguments.out / f"{arguments.name}.glb"
+    write_glb(path, mesh)
+    write_obj(path.with_suffix(".obj"), mesh)
+    document = {
+        "shape": faces[0].shape.round(5),
+        "photos": {str(photo): face.to_dict() for photo, face in zip(found, faces, strict=True)},
+    }
+    write_json(path.with_suffix(".json"), document)
+    print(f"{len(faces)} photos -> {path}")
+    return int(failed)
+
+
 def _render(arguments: argparse.Namespace) -> int:
     from p2f_lib import rerender
 
@@ -620,8 +720,6 @@ def _views(arguments: argparse.Namespace) -> int:
 
 
 def _oracle(arguments: argparse.Namespace) -> int:
-    import csv
-
     from p2f_lib import figures, oracle
     from p2f_lib.morphable_model import MorphableModel
 

@@ -14,7 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from p2f_lib.camera import AffineCamera, PerspectiveCamera, Pose
+from p2f_lib.camera import (
+    AffineCamera,
+    Correspondences,
+    PerspectiveCamera,
+    Pose,
+    fit_perspective,
+)
 from p2f_lib.crop import Box, Crop
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.export import (
@@ -317,6 +323,42 @@ def confidence(consistent_share: float) -> float:
         times the size of the face: the network's two answers, where and what, agree.
     """
     return float(1 / (1 + np.exp(-STEEPNESS * (consistent_share - CONSISTENT_SHARE))))
+
+
+def share_shape(faces: Sequence[Face], fitter: Fitter) -> list[Face]:
+    """Faces of one person, fitted anew with one shape for all (Eq. 5); expressions stay their own.
+
+    Parameters
+    ----------
+    faces : of one face model, a photo each.
+    fitter : of that model, such as `Reconstructor.fitter`.
+
+    Returns
+    -------
+    The faces in the same order, with new coefficients, meshes and cameras; `precision` stays that
+    of each photo by itself.
+
+    Raises
+    ------
+    P2FError
+        No face at all, or faces of another model.
+    """
+    for face in faces:
+        if face.model is not fitter.model and face.model.checksum != fitter.model.checksum:
+            raise P2FError(
+                f"A face was fitted with the face model {face.model.name!r}, not with "
+                f"{fitter.model.name!r}; reconstruct all of them with one."
+            )
+    shape, expressions = fitter.coefficients_multi(face.localized for face in faces)
+    shared = []
+    for face, expression in zip(faces, expressions, strict=True):
+        vertices = fitter.model.vertices(shape, expression)
+        pixels = face.crop.points_to_picture(face.localized.pixels)
+        pairs = Correspondences(vertices[face.localized.vertices], pixels)
+        camera = fit_perspective(pairs, face.camera.principal_point, face.camera, subset=1000)
+        known = {"shape": shape, "expression": expression, "vertices": vertices}
+        shared.append(replace(face, camera=camera, **known))
+    return shared
 
 
 class Reconstructor:

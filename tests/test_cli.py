@@ -302,3 +302,78 @@ def test_as_a_process_of_its_own(tmp_path):
 def test_importing_the_package_does_not_import_torch():
     code = "import sys, p2f_lib, p2f_lib.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---------------------------------------------------------------- poses, and one person
+
+
+def command(capsys, *argv):
+    status = cli.main([*map(str, argv)])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return status, out.splitlines(), err.splitlines()
+
+
+def test_poses_go_into_a_table_and_a_second_run_goes_on(capsys, scene, photo, tmp_path):
+    table, photos = tmp_path / "poses.csv", tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.png", "b.png"):
+        shutil.copy(photo, photos / name)
+    (photos / "broken.png").write_text("words")
+    status, lines, errors = command(capsys, "pose", photos, "--out", table)
+    assert status == 1
+    assert len(lines) == 2
+    assert len(errors) == 1
+    assert "broken.png" in errors[0]
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    assert header[:5] == ["photo", "yaw", "pitch", "roll", "confidence"]
+    assert [row[0] for row in rows] == [str(photos / name) for name in ("a.png", "b.png")]
+    assert abs(abs(float(rows[0][1])) - 20) < 3
+
+    shutil.copy(photo, photos / "c.png")
+    (photos / "broken.png").unlink()
+    status, lines, errors = command(capsys, "pose", photos, "--out", table)
+    assert (status, errors) == (0, [])
+    assert lines[0].endswith("has 2 photos already; 1 are left.")
+    assert len(table.read_text().splitlines()) == 4
+
+
+def test_another_table_is_not_written_to(capsys, scene, photo, tmp_path):
+    table = tmp_path / "poses.csv"
+    table.write_text("a,b\n1,2\n")
+    status, _, errors = command(capsys, "pose", photo, "--out", table)
+    assert status == 1
+    assert "is no table of poses" in errors[0]
+    assert table.read_text() == "a,b\n1,2\n"
+
+
+def test_photos_may_stand_in_a_list(capsys, scene, photo, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{photo}\n")
+    status, lines, _ = command(
+        capsys, "pose", f"@{tmp_path / 'list.txt'}", "--out", tmp_path / "poses.csv"
+    )
+    assert status == 0
+    assert str(photo) in lines[0]
+
+
+def test_photos_of_one_person_share_a_shape(capsys, scene, photo, tmp_path):
+    other = tmp_path / "other.png"
+    shutil.copy(photo, other)
+    out = tmp_path / "out"
+    status, lines, errors = command(capsys, "fit", photo, other, "--out", out, "--name", "she")
+    assert (status, errors) == (0, [])
+    assert lines[-1].startswith("2 photos -> ")
+    assert names(out) == ["she.glb", "she.json", "she.mtl", "she.obj", "she_texture.png"]
+    document = json.loads((out / "she.json").read_text())
+    assert list(document["photos"]) == [str(photo), str(other)]
+    for face in document["photos"].values():
+        np.testing.assert_allclose(face["shape"], document["shape"], atol=1e-5)
+
+
+def test_a_person_without_any_face_writes_nothing(capsys, scene, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_text("words")
+    status, lines, errors = command(capsys, "fit", broken, "--out", tmp_path / "out")
+    assert (status, lines) == (1, [])
+    assert "broken.png" in errors[0]
+    assert not (tmp_path / "out").exists()

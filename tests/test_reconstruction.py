@@ -23,6 +23,7 @@ from p2f_lib.reconstruction import (
     choose_device,
     confidence,
     find_weights,
+    share_shape,
     with_landmarks,
 )
 from p2f_lib.texture import texture_map
@@ -150,6 +151,25 @@ def test_both_cameras_are_in_photo_pixels(model, see):
     )
     gap = face.affine.project(face.landmarks_3d()) - face.landmarks()
     assert np.linalg.norm(gap, axis=1).mean() < 4.0
+
+
+def test_faces_of_one_person_share_a_shape(model, see):
+    faces = []
+    for yaw in (-35.0, 35.0):
+        scene = Scene.of(model, seed=1, faces=[(0.45, 0.55, yaw)])
+        reconstructor = see(scene)
+        faces.append((scene, reconstructor.reconstruct(scene.photo, scene.people[0].box)))
+    shared = share_shape([face for _, face in faces], reconstructor.fitter)
+    assert np.array_equal(shared[0].shape, shared[1].shape)
+    for (scene, before), face in zip(faces, shared, strict=True):
+        assert pixel_errors(face, scene.people[0]).mean() < 1.0
+        assert not np.array_equal(face.vertices, before.vertices)
+        assert face.textured_mesh(face.texture(64)).vertices is face.vertices
+    with pytest.raises(P2FError, match="at least one picture"):
+        share_shape([], reconstructor.fitter)
+    other = replace(faces[0][1], model=toy_model(seed=1))
+    with pytest.raises(P2FError, match="reconstruct all of them with one"):
+        share_shape([other], reconstructor.fitter)
 
 
 def test_hidden_landmarks_are_told(model, see):
