@@ -1,5 +1,6 @@
 """From PNCC and offsets to camera, coefficients, posed mesh and landmarks, on one core."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,12 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from benchmarks import Row, median_ms
+from benchmarks._common import BUILD
 from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.fitting import Fitter, correspondences, fit_face, valid_mask
 from p2f_lib.ground_truth import render_ground_truth
 from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.reconstruction import FACE_MODEL_FILE
 from tests.toy import egg, toy_model
 
 N_SHAPE, N_EXPRESSION = 60, 51  # as in the open face model
@@ -19,12 +22,21 @@ N_SHAPE, N_EXPRESSION = 60, 51  # as in the open face model
 
 def rows() -> list[Row]:
     """Milliseconds a face, beside the same steps put together from SciPy's parts."""
-    small, large = _model(11_843), _model(46_588)
+    small, large = _models()
     return [
         _row("fit_12k_64_ms", small, 64),
         _row("fit_12k_ms", small, 256),
         _row("fit_47k_ms", large, 256),
+        _joint_row("fit_1000_photos_s", small),
     ]
+
+
+def _models() -> tuple[MorphableModel, MorphableModel]:
+    """The open face model at both resolutions where `make repro` has built it, else eggs."""
+    path = BUILD / FACE_MODEL_FILE
+    if path.is_file():
+        return MorphableModel.load(path, 1), MorphableModel.load(path, 2)
+    return _model(11_843), _model(46_588)
 
 
 def _model(n_vertices: int) -> MorphableModel:
@@ -50,17 +62,8 @@ def _model(n_vertices: int) -> MorphableModel:
 
 
 def _row(name: str, model: MorphableModel, size: int) -> Row:
-    rng = np.random.default_rng(1)
     center = np.full(2, (size - 1) / 2)
-    camera = PerspectiveCamera(
-        900 * size / 300, center, rotation_from_pose(Pose(20, 5, 5)), np.array([0, 0, 900.0])
-    )
-    truth = render_ground_truth(
-        model, rng.normal(size=N_SHAPE), rng.normal(0, 0.25, N_EXPRESSION), camera, size, size
-    )
-    noise = rng.normal(0, 1, (2, size, size, 3)) * truth.valid[..., None]
-    pncc, offsets = (truth.pncc + noise[0]).astype(np.float32), truth.offsets + noise[1]
-    offsets = offsets.astype(np.float32)
+    pncc, offsets, valid = _planes(model, size)
     fitter, chosen = Fitter(model), model.landmarks["ibug68"]
 
     def ours() -> np.ndarray:
@@ -76,9 +79,47 @@ def _row(name: str, model: MorphableModel, size: int) -> Row:
         median_ms(ours, repeats),
         "ms",
         median_ms(plain, 3),
-        f"planes to camera, {N_SHAPE} + {N_EXPRESSION} coefficients, {model.n_vertices} posed "
-        f"vertices, 68 landmarks; {truth.valid.sum()} face pixels of {size}x{size}; reference: "
-        "SciPy KD-tree, dense least squares, SciPy's Levenberg-Marquardt",
+        f"planes to camera, {model.n_shape} + {model.n_expression} coefficients, "
+        f"{model.n_vertices} posed vertices, 68 landmarks; {valid.sum()} face pixels of "
+        f"{size}x{size}; reference: SciPy's KD-tree, dense least squares, Levenberg-Marquardt",
+    )
+
+
+def _planes(
+    model: MorphableModel, size: int, yaw: float = 20.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """PNCC, offsets and their mask of a random face that fills the picture, with 1 mm of noise."""
+    rng = np.random.default_rng(1)
+    center = np.full(2, (size - 1) / 2)
+    rotation = rotation_from_pose(Pose(yaw, 5, 5))
+    camera = PerspectiveCamera(900 * size / 300, center, rotation, np.array([0, 0, 900.0]))
+    shape, expression = rng.normal(size=model.n_shape), rng.normal(0, 0.25, model.n_expression)
+    truth = render_ground_truth(model, shape, expression, camera, size, size)
+    noise = rng.normal(0, 1, (2, size, size, 3)) * truth.valid[..., None]
+    planes = [
+        (plane + n).astype(np.float32)
+        for plane, n in zip((truth.pncc, truth.offsets), noise, strict=True)
+    ]
+    return *planes, truth.valid
+
+
+def _joint_row(name: str, model: MorphableModel) -> Row:
+    fitter = Fitter(model)
+    seen = [fitter.localize(*_planes(model, 256, yaw)) for yaw in np.linspace(-60, 60, 10)]
+
+    def joint() -> np.ndarray:
+        return fitter.coefficients_multi(seen[i % len(seen)] for i in range(1000))[0]
+
+    tracemalloc.start()
+    joint()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return Row(
+        name,
+        median_ms(joint, 3) / 1000,
+        "s",
+        note=f"one shape and 1000 expressions from 1000 photos with localised vertices (Eq. 5), "
+        f"{model.n_shape} + {model.n_expression} coefficients; {peak / 1e6:.0f} MB at most",
     )
 
 

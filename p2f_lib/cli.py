@@ -162,6 +162,19 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_views)
 
     command = commands.add_parser(
+        "choose-weight",
+        help="the Tikhonov weight that suits a network best",
+        description="Fit rendered people with one weight after another and print the mean error "
+        "of the mesh; `p2f_lib.fitting.WEIGHT` is the one that everything uses.",
+    )
+    command.add_argument(
+        "--frames", type=int, default=100, help="rendered faces (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=7, help="default: %(default)s")
+    _add_network(command)
+    command.set_defaults(run=_choose_weight)
+
+    command = commands.add_parser(
         "oracle",
         help="how exact cameras and meshes are, given true planes with known faults",
         description="Writes DIR/oracle.csv and DIR/figures/oracle.png: what localisation, least "
@@ -716,6 +729,20 @@ def _views(arguments: argparse.Namespace) -> int:
     faces = [reconstructor.reconstruct(image, box) for image, box in pairs]
     figures.save(figures.rerenderings([image for image, _ in pairs], faces), arguments.out)
     print(f"Written: {arguments.out}")
+    return 0
+
+
+def _choose_weight(arguments: argparse.Namespace) -> int:
+    from p2f_lib.experiments import render_frames, weight_errors
+    from p2f_lib.fitting import WEIGHT
+
+    reconstructor = _reconstructor(arguments)
+    weights = sorted({*np.round(np.geomspace(1e-3, 1, 13), 4), WEIGHT})
+    frames = render_frames(reconstructor.model, arguments.seed, arguments.frames, size=256)
+    errors = weight_errors(reconstructor, frames, weights)
+    for weight, error in zip(weights, errors, strict=True):
+        print(f"{weight:7.4f} mm^2: {error:.3f} mm{' (in use)' if weight == WEIGHT else ''}")
+    print(f"best: {weights[int(np.argmin(errors))]:g} mm^2")
     return 0
 
 

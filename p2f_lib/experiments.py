@@ -16,7 +16,7 @@ from p2f_lib.datasets.clips import ClipTruth
 from p2f_lib.datasets.menpo3d import Clip
 from p2f_lib.datasets.photos import AnnotatedPhoto
 from p2f_lib.detection import Detector
-from p2f_lib.errors import NoFaceError
+from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.evaluation import Statistics, errors_2d, errors_3d_rigid, errors_3d_similarity
 from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
 from p2f_lib.ground_truth import SampleBatch, render_ground_truth, sample_coefficients
@@ -95,6 +95,36 @@ def fit_errors(
         for method, values in rows.items()
         if values
     }
+
+
+def weight_errors(
+    reconstructor: Reconstructor, frames: Sequence[Sample], weights: Sequence[float]
+) -> np.ndarray:
+    """(W,) mm: mean vertex error of meshes fitted with each Tikhonov weight (Eq. 4).
+
+    Parameters
+    ----------
+    frames : rendered faces, of people that the network hasn't seen.
+    weights : mm^2, see `p2f_lib.fitting.WEIGHT`.
+
+    Raises
+    ------
+    P2FError
+        The network finds no face in any frame.
+    """
+    model, errors = reconstructor.model, []
+    for frame in tqdm(frames, "fits"):
+        truth = model.vertices(frame.shape, frame.expression)
+        try:
+            face = reconstructor.reconstruct(frame.image, Box.around(frame.landmarks))
+        except NoFaceError:
+            continue
+        fits = [reconstructor.fitter.coefficients(face.localized, weight) for weight in weights]
+        meshes = (model.vertices(fit.shape, fit.expression) for fit in fits)
+        errors.append([np.linalg.norm(mesh - truth, axis=1).mean() for mesh in meshes])
+    if not errors:
+        raise P2FError(f"The network found no face in any of {len(frames)} rendered frames.")
+    return np.mean(errors, axis=0)
 
 
 def _oracle(fitter: Fitter, frame: Sample) -> FaceFit:

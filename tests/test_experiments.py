@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from p2f_lib import evaluation, experiments, reconstruction
+from p2f_lib import cli, evaluation, experiments, reconstruction
 from p2f_lib.camera import Pose
 from p2f_lib.crop import Box
 from p2f_lib.datasets.clips import ClipTruth
@@ -461,3 +461,32 @@ def test_a_folder_without_photos_gets_a_sentence(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(P2FError, match=r"No annotated photographs in .*landmarks\.npz"):
             read_photos(folder)
+
+
+# --- the weight of the prior ----------------------------------------------------------------------
+
+
+def test_a_strong_prior_costs_accuracy_where_the_planes_are_true(see, scene):
+    frames = [sample_of(scene, person) for person in scene.people]
+    errors = experiments.weight_errors(see(scene), frames, (1e-3, 100.0))
+    assert errors.shape == (2,)
+    assert errors[0] < 1
+    assert errors[1] > 3 * errors[0]
+
+
+def test_the_weight_command_prints_a_row_a_weight(see, scene, monkeypatch, capsys):
+    reconstructor = see(scene)
+    monkeypatch.setattr(Reconstructor, "from_pretrained", lambda *_, **__: reconstructor)
+    frames = [sample_of(scene, person) for person in scene.people]
+    monkeypatch.setattr(experiments, "render_frames", lambda *_, **__: frames)
+    assert cli.main(["choose-weight", "--frames", "2"]) == 0
+    *rows, best = capsys.readouterr().out.splitlines()
+    assert sum("(in use)" in row for row in rows) == 1
+    errors = {float(row.split()[0]): float(row.split()[2]) for row in rows}
+    assert float(best.split()[1]) == pytest.approx(min(errors, key=errors.get), abs=1e-3)
+
+
+def test_no_face_no_weight(see, scene):
+    nobody = Scene(scene.width, scene.height, ())
+    with pytest.raises(P2FError, match="no face in any of 1"):
+        experiments.weight_errors(see(nobody), [sample_of(scene, scene.people[0])], (0.1,))
