@@ -76,16 +76,12 @@ class Fit:
     ----------
     shape : (Ks,) float64
     expression : (Ke,) float64
-    residual_mm : root mean square distance between fitted and observed offsets
-    n_localized : number of vertices used
     precision : (K, K) float64, inverse posterior covariance of shape, then expression; see
         `vertex_deviation`
     """
 
     shape: np.ndarray
     expression: np.ndarray
-    residual_mm: float
-    n_localized: int
     precision: np.ndarray
 
 
@@ -100,7 +96,7 @@ class FaceFit:
     shape, expression : (Ks,), (Ke,)
     vertices : (V, 3) float32, model space, mm
     localized : vertices found in the picture
-    residual_mm, precision : see `Fit`
+    precision : see `Fit`
     """
 
     affine: AffineCamera
@@ -109,7 +105,6 @@ class FaceFit:
     expression: np.ndarray
     vertices: np.ndarray
     localized: Localized
-    residual_mm: float
     precision: np.ndarray
 
 
@@ -184,9 +179,10 @@ def vertex_deviation(
     """How far fitted vertices may be off, as the data and the prior leave it open.
 
     The Tikhonov fit (Eq. 4) is the most probable face where coefficients are drawn from the model
-    and offsets carry independent noise of a variance in proportion to the weight. Deviations are
-    those of that posterior, so they grow where the face is hidden. What all photos of a network get
-    wrong alike is not in them, nor is anything that the model's modes can't express.
+    and each of n offsets carries noise of the variance ``n * weight``: neighbouring offsets err
+    alike, so that more of them don't say more. Deviations are those of that posterior; they grow
+    where the face is hidden. What a network gets wrong everywhere alike is not in them, nor is
+    anything that the model's modes can't express.
 
     Parameters
     ----------
@@ -263,10 +259,7 @@ def fit_face(
         fit = fitter.coefficients(localized, weight)
         vertices = fitter.model.vertices(fit.shape, fit.expression)
         found = refined(vertices) if camera is None else camera
-    coefficients = fit.shape, fit.expression
-    return FaceFit(
-        affine, found, *coefficients, vertices, localized, fit.residual_mm, fit.precision
-    )
+    return FaceFit(affine, found, fit.shape, fit.expression, vertices, localized, fit.precision)
 
 
 class Fitter:
@@ -320,7 +313,6 @@ class Fitter:
         self,
         localized: Localized,
         weight: float = WEIGHT,
-        confidence: np.ndarray | None = None,
         limit: int = 1000,
     ) -> Fit:
         """Coefficients c of least ``mean_v |A_v c - b_v|^2 + weight * |c / sigma|^2`` (Eq. 4).
@@ -329,7 +321,6 @@ class Fitter:
         ----------
         localized : vertices with offsets b_v
         weight : mm^2, see `WEIGHT`
-        confidence : (N,) non-negative weights of the vertices; default all equal
         limit : at most so many vertices, evenly chosen, enter the equations
 
         Raises
@@ -337,8 +328,7 @@ class Fitter:
         P2FError
             Fewer than 10 localized vertices, or offsets that are not finite.
         """
-        equations = self._equations(localized, confidence, limit)
-        return self._solved(*equations, weight, localized, limit)
+        return self._solved(*self._equations(localized, limit), weight)
 
     def coefficients_from_pixels(
         self,
@@ -376,29 +366,17 @@ class Fitter:
             a = np.matmul(jacobian.astype(np.float32), basis).reshape(2 * len(thinned), -1)
             miss = (thinned.pixels - camera.project(points)) / scale[:, None]
             b = miss.reshape(-1).astype(np.float32) + a @ coefficients.astype(np.float32)
-            equations = _gram(a) / len(thinned), a.T @ b / len(thinned), (a, b)
-            fit = self._solved(*equations, weight, localized, limit)
+            fit = self._solved(_gram(a) / len(thinned), a.T @ b / len(thinned), weight)
             coefficients = np.concatenate([fit.shape, fit.expression])
         return fit
 
-    def _solved(
-        self,
-        normal: np.ndarray,
-        right: np.ndarray,
-        rows: tuple[np.ndarray, np.ndarray],
-        weight: float,
-        localized: Localized,
-        limit: int,
-    ) -> Fit:
-        """The Tikhonov solution of what `_equations` returns."""
+    def _solved(self, normal: np.ndarray, right: np.ndarray, weight: float) -> Fit:
+        """The Tikhonov solution of normal equations (K, K), (K,)."""
         normal = normal.astype(float)
         normal[np.diag_indices_from(normal)] += weight * self._precision  # Eq. 4
         solution = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
-        a, b = rows
-        residual = a @ solution.astype(np.float32) - b
-        distance = float(np.sqrt(np.sum(residual**2) / min(len(localized), limit)))
-        count, ks = len(localized), self.model.n_shape
-        return Fit(solution[:ks], solution[ks:], distance, count, normal / weight)
+        shape, expression = np.split(solution, [self.model.n_shape])
+        return Fit(shape, expression, normal / weight)
 
     def coefficients_multi(
         self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 1000
@@ -423,7 +401,7 @@ class Fitter:
         schur, reduced = np.diag(shape_precision), np.zeros(ks)
         eliminated = []
         for item in localized:
-            normal, right, _ = self._equations(item, None, limit)
+            normal, right = self._equations(item, limit)
             block = normal[ks:, ks:] + np.diag(expression_precision)
             factor = cho_factor(block, check_finite=False)
             coupling = cho_solve(factor, normal[ks:, :ks], check_finite=False)  # (Ke, Ks)
@@ -436,26 +414,14 @@ class Fitter:
         shape = cho_solve(cho_factor(schur, check_finite=False), reduced, check_finite=False)
         return shape, np.array([constant - coupling @ shape for constant, coupling in eliminated])
 
-    def _equations(
-        self, localized: Localized, confidence: np.ndarray | None, limit: int
-    ) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray]]:
-        """Normal matrix (K, K), right side (K,), and the rows (3N, K), (3N,) of Eq. 2 and 3."""
+    def _equations(self, localized: Localized, limit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Normal matrix (K, K) and right side (K,) of Eq. 2 and 3, means over the vertices."""
         thinned = _thinned(localized, limit)
         a = self._rows[thinned.vertices].reshape(3 * len(thinned), -1)  # Eq. 2, 3
         b = np.asarray(thinned.offsets, np.float32).reshape(-1)
         if not np.isfinite(b).all():
             raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
-        if confidence is None:
-            normal, right = _gram(a) / len(thinned), a.T @ b / len(thinned)
-        else:
-            thin = np.linspace(0, len(localized) - 1, len(thinned)).astype(int)
-            weight = np.asarray(confidence, np.float32)[thin]
-            if len(confidence) != len(localized) or weight.min() < 0 or not weight.sum() > 0:
-                raise P2FError("Confidence needs one non-negative value per vertex, not all 0.")
-            root = np.repeat(np.sqrt(weight / weight.sum()), 3)
-            weighted = a * root[:, None]
-            normal, right = _gram(weighted), weighted.T @ (b * root)
-        return normal.astype(float), right.astype(float), (a, b)
+        return (_gram(a) / len(thinned)).astype(float), (a.T @ b / len(thinned)).astype(float)
 
 
 def _thinned(localized: Localized, limit: int) -> Localized:

@@ -159,8 +159,7 @@ class Pix2FaceModule(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader:
         config, size = self.training_config, self.unet.config.input_size
         part = self.trainer.global_rank, self.trainer.world_size
-        threads = 1 if self.workers else torch.get_num_threads()
-        cropping = Cropping(self.face_model, self.jitter, size, config.seed, part, threads)
+        cropping = Cropping(self.face_model, self.jitter, size, config.seed, part)
         self.loader = CropLoader(
             self.dataset, cropping, config.batch_size, config.seed, self.workers
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -180,12 +181,16 @@ class Validation:
     samples: SampleBatch
     pictures: Path | None = None
 
+    @cached_property
+    def _fitter(self) -> Fitter:
+        return Fitter(self.model)
+
     def __call__(self, unet: UNet, epoch: int) -> dict[str, float]:
         """Errors by name; `epoch` counts from 0."""
         errors = asdict(heldout_errors(unet, self.model, self.samples))
         faces = self.samples[np.flatnonzero(self.samples.is_face)[:N_FITTED]]
         if "ibug68" in self.model.landmarks:
-            errors["landmarks_nme"] = heldout_landmark_error(unet, Fitter(self.model), faces)
+            errors["landmarks_nme"] = heldout_landmark_error(unet, self._fitter, faces)
         if self.pictures is not None:
             self.pictures.mkdir(parents=True, exist_ok=True)
             shown = predict_centred(unet, self.model, faces[:N_SHOWN])

@@ -33,7 +33,6 @@ class Cropping:
     size : pixels a side.
     seed : with the number of the training's step, decides the jitter; a resumed run repeats it.
     part : (k, n), which of n processes that share every batch this is.
-    threads : how many targets are rendered at a time; the result is the same for any number.
     """
 
     model: MorphableModel = field(repr=False)
@@ -41,13 +40,10 @@ class Cropping:
     size: int
     seed: int
     part: tuple[int, int] = (0, 1)
-    threads: int = 1
 
     def __call__(self, samples: SampleBatch, step: int) -> Crops:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
-        return jitter_batch(
-            self.model, samples, self.jitter, self.size, generator, self.part, self.threads
-        )
+        return jitter_batch(self.model, samples, self.jitter, self.size, generator, self.part)
 
 
 class Canvases(Dataset):

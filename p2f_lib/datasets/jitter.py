@@ -174,7 +174,6 @@ def jitter_batch(
     size: int,
     generator: torch.Generator,
     part: tuple[int, int] = (0, 1),
-    threads: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Random crops of samples in random colours, with the targets rendered in these very crops.
 
@@ -188,8 +187,6 @@ def jitter_batch(
         Decides everything.
     part : (k, n)
         As of `sample_crops`.
-    threads : int
-        How many targets are rendered at a time; the result is the same for any number.
 
     Returns
     -------
@@ -203,5 +200,5 @@ def jitter_batch(
     if jitter.cover:
         images = cover(images, jitter, generator, part)
     images = jitter_colors(images, jitter, generator, part)
-    planes, valid = samples.crops(model, matrices.numpy(), size, threads)
+    planes, valid = samples.crops(model, matrices.numpy(), size)
     return images, torch.from_numpy(planes).permute(0, 3, 1, 2), torch.from_numpy(valid)
