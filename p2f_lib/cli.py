@@ -594,20 +594,23 @@ def _reconstruct_photo(
     return f"{photo}: {_summary(faces)} -> {path}"
 
 
+POSE_COLUMNS = ["photo", "yaw", "pitch", "roll", "confidence", "left", "top", "right", "bottom"]
+
+
 def _pose(arguments: argparse.Namespace) -> int:
     photos, failed = _expand(arguments.photos)
-    columns = ["photo", "yaw", "pitch", "roll", "confidence", "left", "top", "right", "bottom"]
-    done = _photos_in(arguments.out, columns)
+    done = _photos_in(arguments.out)
     photos = [photo for photo in photos if str(photo) not in done]
     if done:
         print(f"{arguments.out} has {len(done)} photos already; {len(photos)} are left.")
     if not photos:
         return int(failed)
+    _make_folder(arguments.out.parent)
     reconstructor = _reconstructor(arguments)
     with arguments.out.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if not file.tell():
-            writer.writerow(columns)
+            writer.writerow(POSE_COLUMNS)
 
         def work(number: int) -> str:
             face = reconstructor.reconstruct(read_image(photos[number]))
@@ -620,26 +623,32 @@ def _pose(arguments: argparse.Namespace) -> int:
         return int(_for_each(photos, work) or failed)
 
 
-def _photos_in(path: Path, columns: list[str]) -> set[str]:
-    """The photos that a table has already; none where there is no table."""
-    if not path.exists():
+def _photos_in(table: Path) -> set[str]:
+    """The photos of a table of poses; a line that an interrupted run left unfinished is cut off."""
+    if not table.exists() or not table.stat().st_size:
         return set()
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
+        text = table.read_bytes().decode()
+        whole = text[: text.rfind("\n") + 1]
+        rows = list(csv.reader(whole.splitlines()))
     except (OSError, ValueError, csv.Error):
-        header, rows = None, []
-    if header != columns:
-        raise P2FError(f"{path} is no table of poses; its first line has to be {','.join(columns)}")
-    return {row[0] for row in rows if len(row) == len(columns)}
+        rows = []
+    if not rows or rows[0] != POSE_COLUMNS:
+        raise P2FError(
+            f"{table} is no table of poses; its first line has to be {','.join(POSE_COLUMNS)}."
+        )
+    if whole != text:
+        table.write_bytes(whole.encode())
+    return {row[0] for row in rows[1:]}
 
 
 def _fit(arguments: argparse.Namespace) -> int:
     from p2f_lib.export import write_glb, write_obj
-    from p2f_lib.reconstruction import share_shape
-    from p2f_lib.texture import complete_texture, merge_textures, texture_map
+    from p2f_lib.reconstruction import neutral_mesh, share_shape
 
     photos, failed = _expand(arguments.photos)
+    if not photos:
+        return 1
     reconstructor = _reconstructor(arguments)
     found: dict[Path, Face] = {}
 
@@ -651,12 +660,9 @@ def _fit(arguments: argparse.Namespace) -> int:
     if not found:
         return 1
     faces = share_shape(list(found.values()), reconstructor.fitter)
-    seen = merge_textures([face.texture(complete=False) for face in faces])
-    layout = texture_map(reconstructor.model)
-    neutral = replace(faces[0], vertices=reconstructor.model.vertices(faces[0].shape))
-    mesh = neutral.textured_mesh(complete_texture(seen, layout))
     _make_folder(arguments.out)
-    path = arguments.out / f"{arguments.name}.glb"
+    path = arguments.out / f"{_Names(arguments.out, photos).take(arguments.name)}.glb"
+    mesh = neutral_mesh(faces)
     write_glb(path, mesh)
     write_obj(path.with_suffix(".obj"), mesh)
     document = {

@@ -373,7 +373,7 @@ def rerenderings(images: Sequence[np.ndarray], faces: Sequence[Face], seed: int 
     `images` are (H, W, 3) uint8, the photos of `faces`, at least two; each is blended with the
     next.
     """
-    from p2f_lib import rerender as r  # with the network's library, which other figures don't need
+    from p2f_lib import rerender as r  # the stages that draw other figures don't depend on it
 
     def kinds(image: np.ndarray, face: Face, other: Face, other_image: np.ndarray) -> list:
         smile, shares, rng = r.smile(face), (0.25, 0.5, 0.75, 1.0), np.random.default_rng(seed)

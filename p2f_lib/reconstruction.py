@@ -42,7 +42,13 @@ from p2f_lib.fitting import (
 from p2f_lib.images import check_image
 from p2f_lib.landmarks import visible_vertices
 from p2f_lib.morphable_model import MorphableModel
-from p2f_lib.texture import Texture, complete_texture, sample_texture, texture_map
+from p2f_lib.texture import (
+    Texture,
+    complete_texture,
+    merge_textures,
+    sample_texture,
+    texture_map,
+)
 from p2f_lib.unet import Engine, UNet, load_unet, predict
 
 if TYPE_CHECKING:
@@ -249,10 +255,14 @@ class Face:
         inside[judged] &= core[row[judged], column[judged]] > 0
         return inside.reshape(side, side)
 
+    @property
+    def texture_side(self) -> int:
+        """Texels a side that the photo is fine enough for."""
+        return TEXTURE_SIDES[self.photo_crop.size > TEXTURE_SIDES[0]]
+
     @cached_property
     def _mesh(self) -> TexturedMesh:
-        size = TEXTURE_SIDES[self.photo_crop.size > TEXTURE_SIDES[0]]
-        return self.textured_mesh(self.texture(size))
+        return self.textured_mesh(self.texture(self.texture_side))
 
     def textured_mesh(self, texture: Texture) -> TexturedMesh:
         """The fitted mesh with `texture`, this face's or one merged from several photos."""
@@ -359,6 +369,20 @@ def share_shape(faces: Sequence[Face], fitter: Fitter) -> list[Face]:
         known = {"shape": shape, "expression": expression, "vertices": vertices}
         shared.append(replace(face, camera=camera, **known))
     return shared
+
+
+def neutral_mesh(faces: Sequence[Face]) -> TexturedMesh:
+    """The mesh of a person without any expression, with what all photos show as its texture.
+
+    Parameters
+    ----------
+    faces : of one person and one shape, see `share_shape`; a single face will do.
+    """
+    first = faces[0]
+    size = max(face.texture_side for face in faces)
+    seen = merge_textures([face.texture(size, complete=False) for face in faces])
+    texture = complete_texture(seen, texture_map(first.model, size))
+    return replace(first, vertices=first.model.vertices(first.shape)).textured_mesh(texture)
 
 
 class Reconstructor:

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from scipy import sparse
 from scipy.ndimage import gaussian_filter1d
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
+from skimage.measure import points_in_poly
 
 from p2f_lib.camera import FRONTAL, PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.errors import P2FError
@@ -30,7 +33,9 @@ from p2f_lib.images import check_image
 from p2f_lib.landmarks import visible_vertices
 from p2f_lib.morphable_model import MorphableModel, boundary_loops, edges_of, vertex_normals
 from p2f_lib.rasterizer import Raster, interpolate, rasterize
-from p2f_lib.reconstruction import Face
+
+if TYPE_CHECKING:
+    from p2f_lib.reconstruction import Face
 
 ANY_YAW, PROFILE_YAW = (-90.0, 90.0), (30.0, 90.0)  # degrees, the authors' augmentations
 SMILE = {
@@ -69,6 +74,7 @@ RELIEF = np.array([0.0, 0.3, 0.6])  # the light that shapes what the photo doesn
 SOFT_EDGE = 5.0  # mm from the outline within which the head fades into what is behind it
 OPEN_EDGE = 16.0  # mm from the mesh's end at neck and hair, likewise
 COARSE = 192  # pixels of the picture in which outlines are compared, along its longer side
+ROW = 1024  # points that are sampled at a time
 REACH = 1.3  # radii of the head beyond which the background stays where it is
 
 
@@ -386,7 +392,7 @@ def rerendered(
         `image` is no picture.
     """
     check_image(image)
-    closed = _Closed.of(face.model)
+    closed = _closed(face.model)
     old, new = closed.view(face.vertices, face.camera), closed.view(view.vertices, view.camera)
     warp = _Warp.between(old, new, closed.triangles)
     left, top, right, bottom = warp.region(image)
@@ -473,6 +479,11 @@ class _Closed:
         return View(np.concatenate([vertices, *fans]).astype(np.float32), camera)
 
 
+@lru_cache(maxsize=2)
+def _closed(model: MorphableModel) -> _Closed:
+    return _Closed.of(model)
+
+
 @dataclass(frozen=True, eq=False)
 class _Skin:
     """What a photo says of the colours of a closed mesh.
@@ -510,7 +521,7 @@ class _Skin:
         facing = np.where(seen, np.clip(_facing(view, closed.triangles), 0, 1), 0.0)
         for rows in closed.fans:  # a mouth that is open at all shows its inside
             facing[rows] = seen[rows].any()
-        own = _sampled(image, pixels[None].astype(np.float32))[0]
+        own = _at(image, pixels)
         on_face = np.where(closed.inside, 1.0, _on_face(face, pixels))
         certain = np.where(closed.inside, 1.0, on_face * _clear(view, closed.triangles))
         trust = np.where(
@@ -613,6 +624,16 @@ def _sampled(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return sampled.astype(np.float32)
 
 
+def _at(plane: np.ndarray, points: np.ndarray, border: int = cv2.BORDER_REFLECT_101) -> np.ndarray:
+    """(N, C) float32: a picture (H, W) or (H, W, C) at (N, 2) pixels."""
+    rows = -(-len(points) // ROW)  # OpenCV takes rows of less than 32 768
+    grid = np.zeros((rows * ROW, 2), np.float32)
+    grid[: len(points)] = points
+    x, y = np.moveaxis(grid.reshape(rows, ROW, 2), -1, 0)
+    sampled = cv2.remap(plane, x.copy(), y.copy(), cv2.INTER_LINEAR, borderMode=border)
+    return sampled.reshape(rows * ROW, -1)[: len(points)].astype(np.float32)
+
+
 def _texture(skin: _Skin, closed: _Closed, view: View, raster: Raster) -> np.ndarray:
     """(H, W, 3) float32: the mesh in a view, with the photo's colours; anything where it isn't."""
     trust, trust_mirror = skin.trust(closed, view)
@@ -647,9 +668,8 @@ def _on_face(face: Face, pixels: np.ndarray) -> np.ndarray:
     kernel = np.ones((3, 3), np.uint8)
     valid = cv2.erode(face.valid.astype(np.uint8), kernel, borderValue=0).astype(np.float32)
     valid = cv2.GaussianBlur(valid, (0, 0), 1.0)
-    x, y = face.crop.points_from_picture(pixels).astype(np.float32).T
-    at = cv2.remap(valid, x[None], y[None], cv2.INTER_LINEAR, borderValue=0)[0]
-    return _ramp(at, 0.3, 0.9)
+    at = _at(valid, face.crop.points_from_picture(pixels), cv2.BORDER_CONSTANT)
+    return _ramp(at[:, 0], 0.3, 0.9)
 
 
 def _clear(view: View, triangles: np.ndarray) -> np.ndarray:
@@ -662,8 +682,7 @@ def _clear(view: View, triangles: np.ndarray) -> np.ndarray:
     depth = np.where(np.isfinite(depth), depth, 1e6).astype(np.float32)
     nearer = depth - cv2.erode(depth, np.ones((3, 3), np.uint8)) > OCCLUSION
     distance = cv2.distanceTransform((~nearer).astype(np.uint8), cv2.DIST_L2, 5)
-    x, y = np.ascontiguousarray(coarse.camera.project(view.vertices).T, np.float32)
-    at = cv2.remap(distance, x[None], y[None], cv2.INTER_LINEAR)[0]
+    at = _at(distance, coarse.camera.project(view.vertices))[:, 0]
     return _ramp(at, *(share * COARSE for share in CLEAR))
 
 
@@ -737,11 +756,7 @@ class _Warp:
         square = ((grid[:, :, None] - self.outline) ** 2).sum(axis=3)
         weights = 1 / (square + (0.03 * self.radius) ** 2) ** 1.5
         shift = (weights @ self.shift) / weights.sum(axis=2, keepdims=True)
-        polygon = np.rint(self.outline).astype(np.int32)
-        inside = np.zeros((rows, columns), bool)
-        for row, column in np.ndindex(rows, columns):
-            point = (float(grid[row, column, 0]), float(grid[row, column, 1]))
-            inside[row, column] = cv2.pointPolygonTest(polygon, point, False) >= 0
+        inside = points_in_poly(grid.reshape(-1, 2), self.outline).reshape(rows, columns)
         gap = np.where(inside, 0.0, np.sqrt(square.min(axis=2)))
         shift *= (1 - _ramp(gap, 0, self.reach))[..., None]
         at = np.meshgrid(
@@ -828,7 +843,7 @@ def estimated_light(face: Face, image: np.ndarray) -> Light:
             f"Only {seen.sum()} vertices of the face's skin lie in the picture, too few to tell "
             "its light; 50 are needed."
         )
-    grey = _sampled(image, pixels[None, seen])[0].mean(axis=1) / 255.0
+    grey = _at(image, pixels[seen]).mean(axis=1) / 255.0
     grey = np.maximum(grey, 1e-3).astype(float) ** GAMMA
     basis = harmonics(_normals(view, face.triangles)[seen])
     areas = (_areas(face.vertices, face.triangles) * facing)[seen]

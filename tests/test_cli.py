@@ -332,10 +332,21 @@ def test_poses_go_into_a_table_and_a_second_run_goes_on(capsys, scene, photo, tm
 
     shutil.copy(photo, photos / "c.png")
     (photos / "broken.png").unlink()
+    before = table.read_text()
+    table.write_text(before + f"{photos / 'c.png'},12")  # killed in the middle of a line
     status, lines, errors = command(capsys, "pose", photos, "--out", table)
     assert (status, errors) == (0, [])
     assert lines[0].endswith("has 2 photos already; 1 are left.")
+    assert table.read_text().startswith(before)
     assert len(table.read_text().splitlines()) == 4
+
+
+def test_a_table_that_is_still_empty_is_begun(capsys, scene, photo, tmp_path):
+    table = tmp_path / "new" / "poses.csv"
+    for _ in range(2):
+        assert command(capsys, "pose", photo, "--out", table)[0] == 0
+        assert len(table.read_text().splitlines()) == 2
+        table.write_text("")
 
 
 def test_another_table_is_not_written_to(capsys, scene, photo, tmp_path):
@@ -366,6 +377,11 @@ def test_photos_of_one_person_share_a_shape(capsys, scene, photo, tmp_path):
     assert names(out) == ["she.glb", "she.json", "she.mtl", "she.obj", "she_texture.png"]
     document = json.loads((out / "she.json").read_text())
     assert list(document["photos"]) == [str(photo), str(other)]
+    again = command(capsys, "fit", photo, "--out", out, "--name", photo.stem)[1][-1]
+    assert again.endswith(f"{photo.stem}.glb")
+    in_place = command(capsys, "fit", photo, "--out", photo.parent, "--name", photo.stem)[1][-1]
+    assert in_place.endswith(f"{photo.stem}.glb")
+    assert photo.is_file()
     for face in document["photos"].values():
         np.testing.assert_allclose(face["shape"], document["shape"], atol=1e-5)
 

@@ -275,6 +275,15 @@ def test_relative_angles_start_at_the_photo(model):
     np.testing.assert_allclose((pose.yaw, pose.pitch, pose.roll), (30, 5, 0), atol=1e-6)
 
 
+def test_points_of_any_number_are_sampled():
+    picture, rng = positions(), np.random.default_rng(0)
+    points = rng.uniform(0, [WIDTH - 1, HEIGHT - 1], (70_001, 2))
+    sampled = rerender._at(picture, points)
+    np.testing.assert_allclose(sampled[:, :2], points, atol=0.6)  # of whole grey levels
+    beyond = rerender._at(np.ones((5, 5), np.float32), np.array([[9.0, 2.0]]), cv2.BORDER_CONSTANT)
+    assert beyond.tolist() == [[0.0]]
+
+
 def test_a_head_outside_the_picture_changes_nothing(model):
     face, photo = fitted(model, center=(5000.0, 100.0)), texture()
     np.testing.assert_array_equal(rerender.turned(face, photo, yaw=30), photo)
