@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from tqdm import tqdm
 
 from p2f_lib.camera import PerspectiveCamera, fit_affine, fit_perspective
+from p2f_lib.evaluation import errors_2d
 from p2f_lib.fitting import WEIGHT, Fitter, correspondences, fit_face, valid_mask
 from p2f_lib.ground_truth import (
     CameraDistribution,
@@ -47,6 +48,8 @@ class Condition:
     hidden : the right half of the picture shows no face.
     yaw : degrees, to either side; None for the views of the training.
     weight : of the prior, see `p2f_lib.fitting.WEIGHT`.
+    offsets : give the fit the offsets, or the PNCC alone.
+    camera : give the fit the true camera.
     """
 
     name: str
@@ -57,6 +60,8 @@ class Condition:
     hidden: bool = False
     yaw: float | None = None
     weight: float = WEIGHT
+    offsets: bool = True
+    camera: bool = False
 
 
 CONDITIONS = (
@@ -68,21 +73,22 @@ CONDITIONS = (
     Condition("half of the picture hidden", hidden=True),
     Condition("64 x 64 pixels", size=64),
     Condition("profiles of 80 degrees", yaw=80.0),
+    Condition("PNCC alone", offsets=False),
+    Condition("PNCC alone, known camera", offsets=False, camera=True),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Planes:
+class SpoiltPlanes:
     """A random face: the truth, and what a network with a known fault would say.
 
     Attributes
     ----------
-    shape : (Ks,), vertices : (V, 3) mm, camera : the truth.
+    vertices : (V, 3) mm, camera : the truth.
     pncc, offsets : (S, S, 3) float32, mm.
     valid : (S, S) bool, as of `valid_mask`.
     """
 
-    shape: np.ndarray
     vertices: np.ndarray
     camera: PerspectiveCamera
     pncc: np.ndarray
@@ -95,7 +101,7 @@ def random_planes(
     condition: Condition,
     rng: np.random.Generator,
     shape: np.ndarray | None = None,
-) -> Planes:
+) -> SpoiltPlanes:
     """A random person and view under a condition; `shape` (Ks,) of a given person."""
     drawn, expression = sample_coefficients(model, rng)
     shape = drawn if shape is None else shape
@@ -116,7 +122,7 @@ def random_planes(
     if condition.hidden:
         planes[:, condition.size // 2 :] = 0
     pncc, offsets = np.split(planes.astype(np.float32), 2, axis=2)
-    return Planes(shape, vertices, camera, pncc, offsets, valid_mask(pncc))
+    return SpoiltPlanes(vertices, camera, pncc, offsets, valid_mask(pncc))
 
 
 def _noise(condition: Condition, rng: np.random.Generator) -> np.ndarray:
@@ -129,9 +135,9 @@ def _noise(condition: Condition, rng: np.random.Generator) -> np.ndarray:
 
 
 def _people(
-    model: MorphableModel, condition: Condition, seed: int, count: int, title: str
-) -> Iterator[Planes]:
-    for number in tqdm(range(count), title):
+    model: MorphableModel, condition: Condition, seed: int, count: int
+) -> Iterator[SpoiltPlanes]:
+    for number in tqdm(range(count), condition.name):
         yield random_planes(model, condition, np.random.default_rng([seed, number]))
 
 
@@ -152,26 +158,20 @@ def fit_errors(
     fitter, rows = Fitter(model), []
     for condition in conditions:
         found = []
-        for truth in _people(model, condition, seed, people, condition.name):
+        for truth in _people(model, condition, seed, people):
             center = np.full(2, (condition.size - 1) / 2)
-            planes = truth.pncc, truth.offsets, truth.valid
-            fit = fit_face(fitter, *planes, center, weight=condition.weight)
+            planes = truth.pncc, truth.offsets if condition.offsets else None, truth.valid
+            known = truth.camera if condition.camera else None
+            fit = fit_face(fitter, *planes, center, weight=condition.weight, camera=known)
             distance = np.linalg.norm(fit.vertices - truth.vertices, axis=1)
-            points, marks = (
-                camera.project(ibug68(model, vertices))
-                for camera, vertices in (
-                    (fit.camera, fit.vertices),
-                    (truth.camera, truth.vertices),
-                )
-            )
-            box = np.sqrt(np.prod(np.ptp(marks, axis=0)))
-            gap = np.linalg.norm(points - marks, axis=1).mean()
+            points = fit.camera.project(ibug68(model, fit.vertices))
+            marks = truth.camera.project(ibug68(model, truth.vertices))
             found.append(
                 (
                     distance[fit.localized.vertices].mean(),
                     distance.mean(),
                     _angle(fit.camera, truth.camera),
-                    100 * gap / box,
+                    100 * float(errors_2d(points, marks, "size")),
                 )
             )
         names = ("seen_mm", "mesh_mm", "pose_degrees", "landmarks_percent")
@@ -192,7 +192,7 @@ def camera_by_subset(
     """
     condition = Condition("cameras from subsets of pixels", noise=NOISE, wrong=0.1)
     degrees, milliseconds = np.empty((2, len(subsets), people))
-    for person, truth in enumerate(_people(model, condition, seed, people, condition.name)):
+    for person, truth in enumerate(_people(model, condition, seed, people)):
         center = np.full(2, (condition.size - 1) / 2)
         for row, subset in enumerate(subsets):
             times = []

@@ -76,9 +76,8 @@ VARIANTS = {
 }
 SAME_ROLL = 15.0  # degrees that a crop may be turned by and still show the head as in most training
 
-# Confidence: a logistic of how far the network agrees with itself. Its two numbers are a logistic
-# regression (penalty 0.01) between synthetic people and boxes without a face, see
-# `p2f_lib.robustness`, for the released and the demo network together.
+# Confidence: a logistic of how far the network agrees with itself, placed such that one half tells
+# people from other things; the model card says how well.
 TOLERANCE = 0.05  # of the root of the face's pixels: one that reprojects within it is consistent
 CONSISTENT_SHARE, STEEPNESS = 0.70, 13.5
 
