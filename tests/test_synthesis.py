@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -125,6 +129,26 @@ def test_many_samples_are_the_single_ones_in_order(model):
         both = valid[row] & single.valid
         np.testing.assert_allclose(planes[row, ..., :3][both], single.pncc[both], atol=0.05)
         np.testing.assert_allclose(planes[row, ..., 3:][both], single.offsets[both], atol=0.05)
+
+
+def test_processes_that_end_by_themselves_are_told(tmp_path):
+    """Without a guard, a script's processes start the script again; nothing may wait for them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from p2f_lib.synthesis import render_samples\n"
+        "from tests.toy import toy_model\n"
+        "render_samples(toy_model(300), 0, range(2), size=16, processes=2, progress=False)\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    ended = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    assert "ended by itself" in ended.stderr
 
 
 def test_the_number_of_processes_changes_nothing(model):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -129,7 +131,7 @@ def render_samples(
 
     Raises
     ------
-    P2FError : no process at all, an unknown ingredient.
+    P2FError : no process at all, an unknown ingredient, a process that ended by itself.
     """
     indices = [int(index) for index in indices]
     if processes is None:
@@ -164,10 +166,18 @@ def _rendered(arguments, indices, processes):
         return
     # Spawned, not forked: forking a process with numba or torch threads may hang.
     context = multiprocessing.get_context("spawn")
-    with _single_threaded():
-        pool = context.Pool(processes, initializer=_start_worker, initargs=arguments)
-    with pool:
-        yield from pool.imap(_work, indices, chunksize=8)
+    pool = ProcessPoolExecutor(processes, context, _start_worker, arguments)
+    try:
+        with _single_threaded():  # the processes start with the first task
+            found = pool.map(_work, indices, chunksize=8)
+        yield from found
+    except BrokenProcessPool as error:
+        raise P2FError(
+            "A process that renders photographs ended by itself: the memory may be short, or a "
+            'script renders without `if __name__ == "__main__":` before its own work.'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
