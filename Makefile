@@ -49,8 +49,14 @@ ablation: weights  ## train without one ingredient of the photographs at a time 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
 
+# Its second round goes on from the weights of the first, on other people.
 release: weights  ## train the network that is released, by params/release.yaml or RECIPE=FILE
 	@p2f train --config $(or $(RECIPE),params/release.yaml) --out build/release
+ifndef RECIPE
+	@p2f train --config params/release.yaml -S seed=1 -S train.epochs=4 \
+		--start build/release/unet.safetensors --out build/release_2
+	@cp build/release_2/unet.safetensors build/release/
+endif
 	@cp build/face_model.safetensors build/release/unet.safetensors data/release/
 
 card: data  ## measure the released weights into reports/model_card.md; PHOTOS=FOLDER on these, too

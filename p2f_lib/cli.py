@@ -283,6 +283,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="seed, ground_truth and train are read (default: %(default)s)",
     )
+    command.add_argument(
+        "-S",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set an entry of it anew, such as train.epochs=4; may be given several times",
+    )
+    command.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="go on from these weights, e.g. data/release/unet.safetensors on data of your own; "
+        "for new people, set another seed",
+    )
     _add_face_model(command)
     command.add_argument(
         "--out",
@@ -461,8 +476,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.sources import make_table
     from p2f_lib.morphable_model import MorphableModel
     from p2f_lib.training import pin_threads
+    from p2f_lib.unet import load_unet
 
-    parameters = recipe.read_parameters(arguments.config)
+    parameters = recipe.with_settings(recipe.read_parameters(arguments.config), arguments.settings)
+    start = None if arguments.start is None else load_unet(arguments.start)
     model = MorphableModel.load(arguments.face_model)
     table = make_table(parameters["ground_truth"], model, parameters["seed"])
     pin_threads(parameters["train"]["threads"])
@@ -481,6 +498,7 @@ def _train(arguments: argparse.Namespace) -> int:
         save_every=arguments.save_every,
         hardware=hardware,
         compiled=arguments.compile,
+        start=start,
     )
     if trained.is_first:  # of several processes, one writes
         weights = arguments.out / "unet.safetensors"
@@ -488,7 +506,8 @@ def _train(arguments: argparse.Namespace) -> int:
             weights,
             trained,
             model,
-            recipe=arguments.config.stem,
+            recipe=" ".join([arguments.config.stem, *arguments.settings]),
+            **recipe.provenance_of(arguments.start),
             code_revision=recipe.code_revision(),
         )
         print(f"Written: {weights}")

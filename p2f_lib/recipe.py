@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,20 @@ class Trained:
     config : how it was trained.
     heldout : samples of people whom it never saw.
     images_per_epoch : training samples.
+    start : the network that the training began with, if any.
     """
 
     unet: UNet
     config: TrainingConfig
     heldout: SampleBatch
     images_per_epoch: int
+    start: UNet | None = None
 
     @property
     def images_seen(self) -> int:
-        return self.config.epochs * self.images_per_epoch
+        """By the network, those before its start among them."""
+        before = 0 if self.start is None else int(self.start.metadata.get("images_seen", 0))
+        return before + self.config.epochs * self.images_per_epoch
 
     @property
     def is_first(self) -> bool:
@@ -74,6 +80,38 @@ def read_parameters(path: str | Path) -> dict[str, Any]:
     return parameters
 
 
+def with_settings(parameters: Mapping[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The parameters with some of them set anew.
+
+    Parameters
+    ----------
+    settings : (S,) str
+        ``NAME=VALUE``, as of ``dvc exp run -S``: dots in the name lead into groups; the value is
+        YAML.
+
+    Raises
+    ------
+    P2FError : no such entry, or no YAML.
+    """
+    found = copy.deepcopy(dict(parameters))
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        *groups, last = name.split(".")
+        entries = found
+        for group in groups:
+            entries = entries.get(group) if isinstance(entries, dict) else None
+        if not equals or not isinstance(entries, dict) or last not in entries:
+            raise P2FError(
+                f"Cannot set {setting!r}: NAME=VALUE is wanted, such as train.epochs=4, where NAME "
+                "is an entry of the parameters."
+            )
+        try:
+            entries[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise P2FError(f"Cannot set {setting!r}: {error}.") from error
+    return found
+
+
 def training_config(parameters: Mapping[str, Any], seed: int) -> TrainingConfig:
     """The recipe of the group `train`."""
     names = {field.name for field in fields(TrainingConfig)} - {"seed", "betas"}
@@ -102,6 +140,7 @@ def run(
     log: str | Path | None = None,
     pictures: str | Path | None = None,
     root: str | Path = ".",
+    start: UNet | None = None,
     **options: Any,
 ) -> Trained:
     """Render or read the samples, train, and keep everything that reproduces it.
@@ -114,6 +153,7 @@ def run(
     log : where the curves are kept.
     pictures : where pictures of the same eight held-out faces after each epoch are kept.
     root : the folder that paths in the parameters are relative to.
+    start : a network of the recipe's configuration to go on from, in place of random weights.
     options : as of `p2f_lib.training.train`.
     """
     data, recipe = parameters["ground_truth"], parameters["train"]
@@ -121,23 +161,27 @@ def run(
     samples, heldout = sources.training_data(
         data, model, table, recipe["batch_size"], recipe["fresh"], seed, root
     )
-    planes, valid = heldout[:STATISTICS].targets(model)
-    spread = offset_statistics(planes[..., 3:], valid).rms
+    if start is None:
+        planes, valid = heldout[:STATISTICS].targets(model)
+        scale = round(offset_statistics(planes[..., 3:], valid).rms, 1)
+    else:
+        scale = start.config.offset_scale
     config = training_config(recipe, seed)
     unet = training.train(
         model,
         samples,
-        network_config(recipe, round(spread, 1)),
+        network_config(recipe, scale),
         config,
         jitter_config(recipe),
         Validation(model, heldout, Path(pictures) if pictures is not None else None),
         folder,
         log,
         workers=recipe["workers"],
+        start=start,
         **options,
     )
     images = len(samples) * getattr(samples, "batch_size", 1)  # a stream counts batches
-    return Trained(unet, config, heldout, images)
+    return Trained(unet, config, heldout, images, start)
 
 
 def save(path: str | Path, trained: Trained, model: MorphableModel, **more: str) -> None:
@@ -151,6 +195,11 @@ def save(path: str | Path, trained: Trained, model: MorphableModel, **more: str)
         face_model_checksum=model.checksum,
         **more,
     )
+
+
+def provenance_of(start: Path | None) -> dict[str, str]:
+    """What to note of the weights that a training started from: the checksum of their file."""
+    return {} if start is None else {"start": hashlib.sha256(start.read_bytes()).hexdigest()}
 
 
 def code_revision(folder: str | Path = ".") -> str:

@@ -133,12 +133,15 @@ class Pix2FaceModule(lightning.LightningModule):
         validate: Validate | None = None,
         workers: int = 0,
         compiled: bool = False,
+        start: UNet | None = None,
     ) -> None:
         super().__init__()
         self.training_config, self.jitter, self.validate = training, jitter, validate
         self.face_model, self.dataset, self.workers = face_model, dataset, workers
         torch.manual_seed(training.seed)
         self.unet = UNet(network).to(memory_format=torch.channels_last)
+        if start is not None:
+            self.unet.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.unet).requires_grad_(False) if training.average else None
         if compiled:
             self.unet.compile()
@@ -232,6 +235,7 @@ def train(
     save_every: int = 1000,
     hardware: dict[str, Any] | None = None,
     compiled: bool = False,
+    start: UNet | None = None,
 ) -> UNet:
     """Train a network, resuming where an interrupted run of the same recipe stopped.
 
@@ -262,6 +266,8 @@ def train(
         ``precision``. One device by default: the graphics card, in bfloat16, where there is one.
     compiled : bool
         Use `torch.compile`: slow to start, faster from then on.
+    start : UNet, optional
+        Of the same configuration, whose weights the training starts from; random ones by default.
 
     Returns
     -------
@@ -272,7 +278,7 @@ def train(
     ------
     P2FError
         A checkpoint of another recipe in `folder`; a stream with batches of another size than the
-        recipe's; a batch that doesn't divide among the processes.
+        recipe's; a batch that doesn't divide among the processes; a start of another configuration.
     """
     dataset = Canvases(samples) if isinstance(samples, SampleBatch) else samples
     if isinstance(dataset, SampleStream) and dataset.batch_size != training.batch_size:
@@ -280,14 +286,25 @@ def train(
             f"The stream makes batches of {dataset.batch_size}, the recipe asks for "
             f"{training.batch_size}; give both the same number."
         )
+    if start is not None and start.config != network:
+        raise P2FError(
+            f"The training cannot start from weights of another network: {start.config}, but the "
+            f"recipe has {network}."
+        )
     keep_freed_memory()  # every step needs the same amount again
-    module = Pix2FaceModule(model, network, training, jitter, dataset, validate, workers, compiled)
+    module = Pix2FaceModule(
+        model, network, training, jitter, dataset, validate, workers, compiled, start
+    )
     recipe = {
         "network": asdict(network),
         "training": asdict(training),
         "jitter": asdict(jitter),
         "samples": [len(dataset), zlib.crc32(_first_image(dataset).tobytes())],
     }
+    if start is not None:
+        recipe["start"] = zlib.crc32(
+            b"".join(p.detach().cpu().numpy().tobytes() for p in start.parameters())
+        )
     callbacks = [*(callbacks or []), *([_Bar()] if progress else [])]
     saver = None
     if folder is not None:

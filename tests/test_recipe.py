@@ -1,5 +1,6 @@
 """From a parameter file to weights with their provenance, and to their model card."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -57,6 +58,53 @@ def test_the_command_writes_weights_with_their_provenance(trained, parameters):
     assert unet.metadata["recipe"] == "small"
     assert {"seed", "face_model", "face_model_checksum", "code_revision"} <= set(unet.metadata)
     assert not list((trained / "out" / "checkpoints").iterdir())
+
+
+def test_a_training_goes_on_from_weights(trained, parameters, tmp_path):
+    first = trained / "out" / "unet.safetensors"
+    words = ["train", "--config", trained / "small.yaml", "--start", first, "-S", "seed=1"]
+    words += [
+        "-S",
+        "train.epochs=1",
+        "-S",
+        "train.warmup=0",
+        "--face-model",
+        trained / "face_model.safetensors",
+    ]
+    threads = torch.get_num_threads()
+    assert main([str(word) for word in [*words, "--out", tmp_path]]) == 0
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    old, new = load_unet(first), load_unet(tmp_path / "unet.safetensors")
+    assert new.config == old.config
+    assert new.metadata["images_seen"] == "36"
+    assert new.metadata["recipe"] == "small seed=1 train.epochs=1 train.warmup=0"
+    assert new.metadata["start"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    moved = [(a - b).abs().max() for a, b in zip(old.parameters(), new.parameters(), strict=True)]
+    three_steps = 3 * parameters["train"]["learning_rate"]
+    assert 0 < max(moved) < 2 * three_steps  # Adam moves a weight by about the rate at each
+
+
+def test_weights_of_another_network_are_no_start(trained, parameters):
+    other = recipe.with_settings(parameters, ["train.width=5"])
+    start = load_unet(trained / "out" / "unet.safetensors")
+    model = MorphableModel.load(trained / "face_model.safetensors")
+    table = sources.make_table(other["ground_truth"], model, 0)
+    with pytest.raises(P2FError, match="weights of another network"):
+        recipe.run(other, model, table, start=start)
+
+
+def test_settings_change_single_entries(parameters):
+    changed = recipe.with_settings(parameters, ["seed=5", "train.jitter.scale=[1.0, 2.0]"])
+    assert (changed["seed"], changed["train"]["jitter"]["scale"]) == (5, [1.0, 2.0])
+    changed["seed"], changed["train"]["jitter"]["scale"] = (
+        parameters["seed"],
+        parameters["train"]["jitter"]["scale"],
+    )
+    assert changed == parameters
+    for wrong in ("train.epoch=4", "seed", "seed.x=1", "train.epochs=[", "a.b.c=1"):
+        with pytest.raises(P2FError, match="Cannot set"):
+            recipe.with_settings(parameters, [wrong])
 
 
 @pytest.mark.parametrize("name", ["gpu.yaml", "paper.yaml"])
