@@ -744,15 +744,20 @@ def _render(arguments: argparse.Namespace) -> int:
 
 
 def _views(arguments: argparse.Namespace) -> int:
-    from p2f_lib import figures
+    from p2f_lib import figures, rerender
     from p2f_lib.robustness import portraits
 
     if len(arguments.photos) == 1:
         raise P2FError("A sheet needs two photos or more, whose faces are mixed; got one.")
     pairs = [(read_image(photo), None) for photo in arguments.photos] or portraits()
     reconstructor = _reconstructor(arguments)
+    images = [image for image, _ in pairs]
     faces = [reconstructor.reconstruct(image, box) for image, box in pairs]
-    figures.save(figures.rerenderings([image for image, _ in pairs], faces), arguments.out)
+    after = [*range(1, len(faces)), 0]  # whom each is mixed with
+    views = [
+        rerender.examples(faces[i], images[i], faces[j], images[j]) for i, j in enumerate(after)
+    ]
+    figures.save(figures.rerenderings(images, faces, views), arguments.out)
     print(f"Written: {arguments.out}")
     return 0
 

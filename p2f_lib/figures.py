@@ -367,56 +367,23 @@ def textures(
     return figure
 
 
-def rerenderings(images: Sequence[np.ndarray], faces: Sequence[Face], seed: int = 0) -> Figure:
-    """Photos with the head turned, other expressions, lights and faces: a row a kind and photo.
+def rerenderings(
+    images: Sequence[np.ndarray],
+    faces: Sequence[Face],
+    views: Sequence[Sequence[Sequence[tuple[str, np.ndarray]]]],
+) -> Figure:
+    """Photos and their re-renderings, cut about the faces: a row a kind and photo.
 
-    `images` are (H, W, 3) uint8, the photos of `faces`, at least two; each is blended with the
-    next.
+    `images` are (H, W, 3) uint8, the photos of `faces`; `views[i]` are those of photo i as
+    `p2f_lib.rerender.examples` makes them.
     """
-    from p2f_lib import rerender as r  # the stages that draw other figures don't depend on it
-
-    def kinds(image: np.ndarray, face: Face, other: Face, other_image: np.ndarray) -> list:
-        smile, shares, rng = r.smile(face), (0.25, 0.5, 0.75, 1.0), np.random.default_rng(seed)
-        opened = np.array(face.expression)
-        opened[face.model.expression_names.index("jawOpen")] = 0.7
-        expressions = {
-            "neutral": None,
-            "smile": smile,
-            "jaw open": opened,
-            "the other's": r.transferred_expression(face, other),
-        }
-        return [
-            [(f"yaw {yaw:+d}", r.turned(face, image, yaw)) for yaw in (-60, -40, -20, 20, 40, 60)],
-            [
-                *((f"pitch {a:+d}", r.turned(face, image, pitch=a)) for a in (-25, -12, 12, 25)),
-                *((f"roll {a:+d}", r.turned(face, image, roll=a)) for a in (-30, 30)),
-            ],
-            [
-                *((name, r.with_expression(face, image, e)) for name, e in expressions.items()),
-                *(("jitter", r.jittered(face, image, rng, (-45.0, 45.0))) for _ in range(2)),
-            ],
-            [
-                (f"light: {name}", r.relit(face, image, r.named_light(name)))
-                for name in ("left", "right", "above", "below", "even")
-            ]
-            + [
-                (
-                    "light: the other's",
-                    r.relit(face, image, r.estimated_light(other, other_image)),
-                )
-            ],
-            [(f"blend {s:g}", r.blended(face, image, other, other_image, s)) for s in shares],
-        ]
-
-    after = [*range(1, len(faces)), 0]
-    rows = [kinds(images[i], faces[i], faces[j], images[j]) for i, j in enumerate(after)]
-    figure, axes = _grid(len(rows[0]) * len(faces), 7, 1.7)
-    for kind in range(len(rows[0])):
-        for number, (image, face) in enumerate(zip(images, faces, strict=True)):
-            pictures = [("photo", image), *rows[number][kind]]
-            for axis, (title, picture) in zip(
-                axes[kind * len(faces) + number], pictures, strict=False
-            ):
+    kinds = len(views[0])
+    widest = max(len(pictures) for pictures in views[0])
+    figure, axes = _grid(kinds * len(faces), 1 + widest, 1.7)
+    for i, (image, face) in enumerate(zip(images, faces, strict=True)):
+        for kind, pictures in enumerate(views[i]):
+            row = axes[kind * len(faces) + i]
+            for axis, (title, picture) in zip(row, [("photo", image), *pictures], strict=False):
                 axis.imshow(picture, interpolation="antialiased")
                 _zoom(axis, face, image, 1.35)
                 axis.set_title(title, fontsize=7)

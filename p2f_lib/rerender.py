@@ -13,7 +13,7 @@ viewer (Ramamoorthi and Hanrahan, "An Efficient Representation for Irradiance En
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -277,6 +277,48 @@ def blended(
     return rerendered(face, image, view, other=(other, other_image, share))
 
 
+def examples(
+    face: Face, image: np.ndarray, other: Face, other_image: np.ndarray, seed: int = 0
+) -> list[list[tuple[str, np.ndarray]]]:
+    """A photo with the head turned, other expressions, lights and faces.
+
+    Returns
+    -------
+    list of list of (str, (H, W, 3) uint8)
+        A list a kind, of titles and pictures. `other` is another person, to be mixed with.
+
+    Raises
+    ------
+    P2FError
+        The face model has no modes for a smile and an open jaw.
+    """
+    rng = np.random.default_rng(seed)
+    expressions = {
+        "neutral": None,
+        "smile": smile(face),
+        "jaw open": raised(face, {"jawOpen": 0.7}),
+        "the other's": transferred_expression(face, other),
+    }
+    lights = {name: named_light(name) for name in ("left", "right", "above", "below", "even")}
+    lights["the other's"] = estimated_light(other, other_image)
+    return [
+        [(f"yaw {yaw:+d}", turned(face, image, yaw)) for yaw in (-60, -40, -20, 20, 40, 60)],
+        [
+            *((f"pitch {a:+d}", turned(face, image, pitch=a)) for a in (-25, -12, 12, 25)),
+            *((f"roll {a:+d}", turned(face, image, roll=a)) for a in (-30, 30)),
+        ],
+        [
+            *((name, with_expression(face, image, e)) for name, e in expressions.items()),
+            *(("jitter", jittered(face, image, rng, (-45.0, 45.0))) for _ in range(2)),
+        ],
+        [(f"light: {name}", relit(face, image, light)) for name, light in lights.items()],
+        [
+            (f"blend {share:g}", blended(face, image, other, other_image, share))
+            for share in (0.25, 0.5, 0.75, 1.0)
+        ],
+    ]
+
+
 def between(face: Face, other: Face, share: float) -> Face:
     """The first face with a mesh between both; see `blended`."""
     _check_share(share)
@@ -300,22 +342,27 @@ def transferred_expression(face: Face, other: Face) -> np.ndarray:
 
 
 def smile(face: Face) -> np.ndarray:
-    """(Ke,) the face's coefficients with a smile.
+    """(Ke,) the face's coefficients with a smile; raises as `raised` does."""
+    return raised(face, SMILE)
+
+
+def raised(face: Face, levels: Mapping[str, float]) -> np.ndarray:
+    """(Ke,) the face's coefficients, those of the named modes at the given levels at least.
 
     Raises
     ------
     P2FError
-        The face model has no modes that are called so.
+        The face model has none of these modes.
     """
     names = face.model.expression_names
-    if "mouthSmileLeft" not in names or "mouthSmileRight" not in names:
+    if not set(levels) & set(names):
         raise P2FError(
-            f"The face model {face.model.name!r} has no expression modes mouthSmileLeft and "
-            "mouthSmileRight; give coefficients instead."
+            f"The face model {face.model.name!r} has no expression modes {', '.join(levels)}; give "
+            "coefficients instead."
         )
     expression = np.array(face.expression, np.float32)
     for mode, name in enumerate(names):
-        expression[mode] = max(expression[mode], SMILE.get(name, -np.inf))
+        expression[mode] = max(expression[mode], levels.get(name, -np.inf))
     return expression
 
 

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from plotly import graph_objects
 
-from p2f_lib import evaluation, figures, reconstruction
+from p2f_lib import evaluation, figures, reconstruction, rerender
 from p2f_lib.ablation import Outcome
 from p2f_lib.export import TexturedMesh
 from p2f_lib.morphable_model import vertex_normals
@@ -61,13 +61,18 @@ MAKE = {
     ),
     "figure1": lambda m, s, f: figures.figure1([s.photo] * 2, [f] * 2),
     "figure2": lambda m, s, f: figures.figure2([s.photo], [f], [f.landmarks()]),
-    "rerenderings": lambda m, s, f: figures.rerenderings([s.photo] * 2, [f] * 2),
+    "rerenderings": lambda m, s, f: figures.rerenderings(
+        [s.photo] * 2, [f] * 2, [rerender.examples(f, s.photo, f, s.photo)] * 2
+    ),
     "landmarks_over": lambda m, s, f: figures.landmarks_over(
         [s.photo] * 4, [f.landmarks()] * 4, "abcd", truth=[s.people[0].landmarks()] * 4
     ),
     "textures": lambda m, s, f: figures.textures([s.photo], [f], yaws=(-40, 40), size=60),
     "landmark_errors": lambda m, s, f: figures.landmark_errors(
         np.linspace(0.04, 0.06, 84), np.linspace(0.03, 0.05, 84)
+    ),
+    "oracle": lambda m, s, f: figures.oracle(
+        (10, 100), *np.random.default_rng(0).uniform(1, 2, (2, 2, 5)), (1, 4, 16), np.ones((3, 5))
     ),
     "several_photos": lambda m, s, f: figures.several_photos(np.array([[3.0, 2, 1], [4, 2, 2]])),
     "figure7": lambda m, s, f: figures.figure7(*errors_and_statistics(), LIMIT),
