@@ -306,10 +306,12 @@ def reprojection_error(camera: Camera, correspondences: Correspondences) -> floa
 
 def inliers(camera: Camera, correspondences: Correspondences, tolerance: float = 0.0) -> np.ndarray:
     """(N,) bool: within `tolerance` pixels, or 6 standard deviations (from the median distance)."""
-    distance = np.hypot(*(camera.project(correspondences.points) - correspondences.pixels).T)
-    if not len(distance):
+    if not len(correspondences):
         return np.zeros(0, bool)
-    return distance <= max(tolerance, 6 * _median_deviation(distance))
+    miss = camera.project(correspondences.points) - correspondences.pixels
+    distance = np.sqrt(np.einsum("nk,nk->n", miss, miss))
+    near = distance <= tolerance
+    return near if near.all() else distance <= max(tolerance, 6 * _median_deviation(distance))
 
 
 def fit_affine(
@@ -478,7 +480,7 @@ def _descend(points, pixels, numbers, rotation, prior, deviation, limit, fixed_f
         gradient = free.T @ np.ascontiguousarray(normal[:7, 7])
         reduced = free.T @ np.ascontiguousarray(normal[:7, :7]) @ free
         while True:
-            step = free @ np.linalg.solve(reduced + damping * np.diag(np.diag(reduced)), -gradient)
+            step = free @ np.linalg.solve(_damped(reduced, damping), -gradient)
             candidate = numbers + step[:4]
             turned = _rotation(step[4:]) @ rotation
             new = unit * _gauss_newton(points, pixels, candidate, turned, limit, matrix)
@@ -497,6 +499,14 @@ def _descend(points, pixels, numbers, rotation, prior, deviation, limit, fixed_f
     return numbers, rotation
 
 
+@numba.njit(cache=True)
+def _damped(matrix, damping):
+    damped = matrix.copy()
+    for i in range(len(damped)):
+        damped[i, i] *= 1 + damping
+    return damped
+
+
 @numba.njit(cache=True, error_model="numpy")
 def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
     """Sum of losses of ``scale * (x + a, y + b) / (1 + z / distance) - pixels``.
@@ -509,15 +519,17 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
     scale, closeness = np.exp(numbers[0]), np.exp(-numbers[1])
     plain = limit == np.inf
     matrix[:] = 0.0
-    # By blocks that stay in the first cache, u then v, a column after another: loops over points
-    # are done for several points at once.
+    # By blocks that stay in the first cache: all u, then all v. So the compiler can do several
+    # points at once.
     columns, losses = np.zeros((8, 2 * _BLOCK)), np.empty(_BLOCK)
     loss = 0.0
     for start in range(0, len(points), _BLOCK):
         count = min(_BLOCK, len(points) - start)
-        ju, jv = columns[:, :count], columns[:, count : 2 * count]
+        if count < _BLOCK:
+            columns[:] = 0.0
         behind = 0
         for n in range(count):
+            m = n + _BLOCK
             px, py, pz = points[start + n, 0], points[start + n, 1], points[start + n, 2]
             x = rotation[0, 0] * px + rotation[0, 1] * py + rotation[0, 2] * pz
             y = rotation[1, 0] * px + rotation[1, 1] * py + rotation[1, 2] * pz
@@ -531,18 +543,18 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
             square = miss_u * miss_u + miss_v * miss_v
             keep = 1.0 if plain else 1.0 - min(square / limit, 1.0)  # root of Tukey's weight
             losses[n] = square if plain else limit / 3 * (1 - keep * keep * keep)
-            ju[0, n], jv[0, n] = keep * u, keep * v
-            ju[1, n], jv[1, n] = -keep * du * z, -keep * dv * z
-            ju[2, n], jv[2, n] = keep * q, 0.0
-            ju[3, n], jv[3, n] = 0.0, keep * q
-            ju[4, n], jv[4, n] = keep * (du * y), keep * (dv * y - q * z)
-            ju[5, n], jv[5, n] = keep * (q * z - du * x), -keep * (dv * x)
-            ju[6, n], jv[6, n] = -keep * (q * y), keep * (q * x)
-            ju[7, n], jv[7, n] = keep * miss_u, keep * miss_v
+            columns[0, n], columns[0, m] = keep * u, keep * v
+            columns[1, n], columns[1, m] = -keep * du * z, -keep * dv * z
+            columns[2, n], columns[3, m] = keep * q, keep * q  # the others stay 0
+            columns[4, n], columns[4, m] = keep * du * y, keep * (dv * y - q * z)
+            columns[5, n], columns[5, m] = keep * (q * z - du * x), -keep * dv * x
+            columns[6, n], columns[6, m] = -keep * q * y, keep * q * x
+            columns[7, n], columns[7, m] = keep * miss_u, keep * miss_v
         if behind:
             return np.inf
-        loss += losses[:count].sum()
-        _add_products(columns[:, : 2 * count], matrix)
+        for n in range(count):
+            loss += losses[n]
+        _add_products(columns, matrix)
     return loss
 
 
@@ -596,8 +608,8 @@ def _chosen(
         )
     chosen = finite.sample(max(subset, MIN_CORRESPONDENCES), rng)
     centered = chosen.points - chosen.points.mean(axis=0)
-    spread = np.sqrt(np.linalg.eigvalsh(centered.T @ centered).clip(0))
-    if spread[0] <= 1e-3 * spread[2]:
+    squares = np.linalg.eigvalsh(centered.T @ centered)
+    if squares[0] <= 1e-6 * squares[2]:
         raise P2FError(
             "The model points lie in one plane or on a line, which fixes no camera; "
             "is the PNCC a face?"
@@ -614,19 +626,20 @@ def _affine(points, pixels, draws):
     """
     count = len(points)
     # Rows: centred and scaled x, y and z, 1, centred pixels; long rows for fast loops.
-    data, middle = np.ones((6, count)), np.zeros(6)
-    for k in range(3):
-        middle[k] = points[:, k].mean()
-        data[k] = points[:, k] - middle[k]
-    for k in range(2):
-        middle[4 + k] = pixels[:, k].mean()
-        data[4 + k] = pixels[:, k] - middle[4 + k]
-    spread = np.sqrt((data[:3] ** 2).sum() / (3 * count))
-    data[:3] /= spread
+    data, middle, spread = np.ones((6, count)), np.zeros(6), 0.0
+    for row in (0, 1, 2, 4, 5):
+        source, column = (points, row) if row < 3 else (pixels, row - 4)
+        for n in range(count):
+            middle[row] += source[n, column] / count
+        for n in range(count):
+            data[row, n] = source[n, column] - middle[row]
+            spread += data[row, n] ** 2 if row < 3 else 0.0
+    spread = np.sqrt(spread / (3 * count))
+    for row in range(3):
+        for n in range(count):
+            data[row, n] /= spread
 
-    products = np.zeros((6, 6))
-    _add_products(data, products)
-    solution = np.linalg.lstsq(products[:4, :4].copy(), products[:4, 4:].copy())[0]  # Eq. 1
+    solution = _solved(data)  # Eq. 1
     if len(draws):
         solution = _tukey_affine(data, _least_median(data, solution, draws))
 
@@ -639,10 +652,27 @@ def _affine(points, pixels, draws):
     return camera
 
 
+@numba.njit(cache=True)
+def _solved(data):
+    """The (4, 2) solution of least squares."""
+    products, normal, right = np.zeros((6, 6)), np.empty((4, 4)), np.empty((4, 2))
+    _add_products(data, products)
+    for i in range(4):
+        for j in range(4):
+            normal[i, j] = products[i, j]
+        for j in range(2):
+            right[i, j] = products[i, 4 + j]
+    return np.linalg.lstsq(normal, right)[0]
+
+
 @numba.njit(cache=True, error_model="numpy")
 def _least_median(data, solution, draws):
     """The best of a (4, 2) solution and those of four drawn points, by their median error."""
-    judges = np.ascontiguousarray(data[:, :: max(1, data.shape[1] // 200)])
+    step = max(1, data.shape[1] // 200)
+    judges = np.empty((6, (data.shape[1] + step - 1) // step))
+    for i in range(6):
+        for n in range(judges.shape[1]):
+            judges[i, n] = data[i, n * step]
     distance = np.empty(judges.shape[1])
     half = (len(distance) + 1) // 2
     _misses(judges, solution, np.inf, distance)
@@ -662,37 +692,35 @@ def _least_median(data, solution, draws):
 @numba.njit(cache=True, error_model="numpy")
 def _through_four(data, draw, solution):
     """Fills the (4, 2) solution of four points; False where they lie nearly in a plane."""
-    o, p, q, r = draw
-    edges, inverse = np.empty((3, 3)), np.empty((3, 3))
-    for k in range(3):
-        base = data[k, o]
-        edges[0, k], edges[1, k] = data[k, p] - base, data[k, q] - base
-        edges[2, k] = data[k, r] - base
+    edges, inverse = np.empty((6, 3)), np.empty((3, 3))  # from the first point; Cramer's rule
+    for k in range(6):
+        for i in range(3):
+            edges[k, i] = data[k, draw[i + 1]] - data[k, draw[0]]
     for i in range(3):
-        a, b = edges[(i + 1) % 3], edges[(i + 2) % 3]
-        inverse[0, i] = a[1] * b[2] - a[2] * b[1]
-        inverse[1, i] = a[2] * b[0] - a[0] * b[2]
-        inverse[2, i] = a[0] * b[1] - a[1] * b[0]
+        p, q = (i + 1) % 3, (i + 2) % 3
+        for k in range(3):
+            a, b = edges[(k + 1) % 3], edges[(k + 2) % 3]
+            inverse[k, i] = a[p] * b[q] - b[p] * a[q]
     determinant = 0.0
     for k in range(3):
-        determinant += edges[0, k] * inverse[k, 0]
+        determinant += edges[k, 0] * inverse[k, 0]
     if not abs(determinant) > 1e-2:
         return False
     for j in range(2):
-        base = data[4 + j, o]
-        u, v, w = data[4 + j, p] - base, data[4 + j, q] - base, data[4 + j, r] - base
-        solution[3, j] = base
+        solution[3, j] = data[4 + j, draw[0]]
         for k in range(3):
-            slope = (inverse[k, 0] * u + inverse[k, 1] * v + inverse[k, 2] * w) / determinant
+            slope = 0.0
+            for i in range(3):
+                slope += inverse[k, i] * edges[4 + j, i] / determinant
             solution[k, j] = slope
-            solution[3, j] -= slope * data[k, o]
+            solution[3, j] -= slope * data[k, draw[0]]
     return True
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _tukey_affine(data, solution):
     """Least squares with Tukey's weights from a (4, 2) solution, until it stays."""
-    distance, weighted, products = np.empty(data.shape[1]), np.empty(data.shape), np.empty((6, 6))
+    distance, weighted = np.empty(data.shape[1]), np.empty(data.shape)
     for _ in range(6):
         _misses(data, solution, np.inf, distance)
         limit = _TUKEY * _median_deviation(distance)
@@ -700,11 +728,10 @@ def _tukey_affine(data, solution):
             ratio = min(distance[n] / limit, 1.0)
             distance[n] = 1 - ratio * ratio  # now the weight's root
         for i in range(6):
-            weighted[i] = data[i] * distance
-        products[:] = 0.0
-        _add_products(weighted, products)
+            for n in range(len(distance)):
+                weighted[i, n] = data[i, n] * distance[n]
         previous = solution
-        solution = np.linalg.lstsq(products[:4, :4].copy(), products[:4, 4:].copy())[0]
+        solution = _solved(weighted)
         if np.abs(solution - previous).max() < 1e-5 * np.abs(solution).max():
             break
     return solution

@@ -14,7 +14,7 @@ import cv2
 import numba
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.linalg.blas import ssyrk
+from scipy.linalg.lapack import dposv
 from scipy.ndimage import binary_dilation
 from scipy.spatial import cKDTree
 
@@ -65,7 +65,9 @@ class Localized:
         """At most `count` vertices, evenly chosen."""
         if len(self) <= count:
             return self
-        return self[np.linspace(0, len(self) - 1, count).astype(int)]
+        rows = (np.arange(count) * ((len(self) - 1) / max(count - 1, 1))).astype(int)
+        rows[-1] = len(self) - 1
+        return self[rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +126,10 @@ def valid_mask(pncc: np.ndarray, threshold: float = 15.0, erode: int = 1) -> np.
         `pncc` is not (H, W, 3).
     """
     _check_plane("pncc", pncc)
-    square = np.einsum("hwc,hwc->hw", pncc, pncc)
-    valid = (square > threshold**2) & np.isfinite(square)
+    valid = _far(np.ascontiguousarray(pncc, np.float32), np.float32(threshold**2))
     if erode:
-        valid = cv2.erode(valid.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=erode) > 0
-    return valid
+        valid = cv2.erode(valid, np.ones((3, 3), np.uint8), iterations=erode)
+    return valid.view(bool)
 
 
 def correspondences(
@@ -147,7 +148,9 @@ def correspondences(
     if count is not None and len(flat) > count:
         flat = np.random.default_rng(0).choice(flat, count, replace=False)
     points = pncc.reshape(-1, 3)[flat].astype(float) + offsets.reshape(-1, 3)[flat]
-    return Correspondences(points, np.column_stack(np.divmod(flat, valid.shape[1])[::-1]))
+    pixels = np.empty((len(flat), 2))
+    pixels[:, 1], pixels[:, 0] = np.divmod(flat, valid.shape[1])
+    return Correspondences(points, pixels)
 
 
 def localize_vertices(
@@ -242,7 +245,9 @@ def fit_face(
     # affine camera misses of a near face's perspective is forgiven.
     points = fitter.model.mean[localized.vertices] + localized.offsets
     tolerance = PERSPECTIVE_MISFIT * affine.scale
-    localized = localized[inliers(affine, Correspondences(points, localized.pixels), tolerance)]
+    believed = inliers(affine, Correspondences(points, localized.pixels), tolerance)
+    if not believed.all():
+        localized = localized[np.flatnonzero(believed)]
     posed = localized.thinned(subset)
 
     def refined(vertices: np.ndarray) -> PerspectiveCamera:
@@ -303,7 +308,15 @@ class Fitter:
         grid = self._grid
         pncc, offsets = (np.ascontiguousarray(p, dtype=np.float32) for p in (pncc, offsets))
         best = _nearest_pixels(
-            pncc, valid, self._mean, grid.origin, grid.voxel, grid.table, grid.neighbours, self.gate
+            pncc,
+            valid,
+            self._mean,
+            grid.origin,
+            np.float32(1 / grid.voxel),
+            grid.bricks,
+            grid.table,
+            grid.neighbours,
+            self.gate,
         )
         vertices = np.flatnonzero(best >= 0)
         pixels, carried = _invert(pncc, offsets, valid, self._mean, vertices, best[vertices])
@@ -366,7 +379,7 @@ class Fitter:
             a = np.matmul(jacobian.astype(np.float32), basis).reshape(2 * len(thinned), -1)
             miss = (thinned.pixels - camera.project(points)) / scale[:, None]
             b = miss.reshape(-1).astype(np.float32) + a @ coefficients.astype(np.float32)
-            fit = self._solved(_gram(a) / len(thinned), a.T @ b / len(thinned), weight)
+            fit = self._solved(a.T @ a / len(thinned), a.T @ b / len(thinned), weight)
             coefficients = np.concatenate([fit.shape, fit.expression])
         return fit
 
@@ -374,9 +387,11 @@ class Fitter:
         """The Tikhonov solution of normal equations (K, K), (K,)."""
         normal = normal.astype(float)
         normal[np.diag_indices_from(normal)] += weight * self._precision  # Eq. 4
-        solution = cho_solve(cho_factor(normal, check_finite=False), right, check_finite=False)
-        shape, expression = np.split(solution, [self.model.n_shape])
-        return Fit(shape, expression, normal / weight)
+        _, solution, failed = dposv(normal, right)  # scipy.linalg.cho_solve's, without its checks
+        if failed:
+            raise np.linalg.LinAlgError("The normal equations are not positive definite.")
+        n = self.model.n_shape
+        return Fit(solution[:n], solution[n:], normal / weight)
 
     def coefficients_multi(
         self, localized: Iterable[Localized], weight: float = WEIGHT, limit: int = 1000
@@ -421,7 +436,7 @@ class Fitter:
         b = np.asarray(thinned.offsets, np.float32).reshape(-1)
         if not np.isfinite(b).all():
             raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
-        return (_gram(a) / len(thinned)).astype(float), (a.T @ b / len(thinned)).astype(float)
+        return (a.T @ a / len(thinned)).astype(float), (a.T @ b / len(thinned)).astype(float)
 
 
 def _thinned(localized: Localized, limit: int) -> Localized:
@@ -444,12 +459,6 @@ def _pixel_rows(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndar
     return camera.rotation[:2] - slope * camera.rotation[2], camera.focal / z
 
 
-def _gram(rows: np.ndarray) -> np.ndarray:
-    """``rows.T @ rows`` of (N, K) float32, for half of its products."""
-    upper = ssyrk(1.0, rows.T)  # the lower triangle is 0
-    return upper + np.triu(upper, 1).T
-
-
 @dataclass(frozen=True, eq=False)
 class _VertexGrid:
     """Nearest vertex in constant time: a vertex per voxel near the surface, and who is beside whom.
@@ -460,8 +469,9 @@ class _VertexGrid:
 
     origin: np.ndarray  # (3,) float32, corner of the first voxel, mm
     voxel: float  # side, mm
-    table: np.ndarray  # (X, Y, Z) int32, -1 = farther from the surface than the gate
-    neighbours: np.ndarray  # (V, 10) int32, nearest first
+    bricks: np.ndarray  # (3,) int, how many along x, y and z
+    table: np.ndarray  # (bricks * 64,) int32, see `_place`; -1 = farther from it than the gate
+    neighbours: np.ndarray  # (V, 10) uint32, nearest first
 
     @classmethod
     def build(cls, mean: np.ndarray, gate: float) -> _VertexGrid:
@@ -471,75 +481,105 @@ class _VertexGrid:
         reach = int(np.ceil(gate / voxel)) + 1
         origin = mean.min(axis=0) - reach * voxel
         cells = ((mean - origin) / voxel).astype(int)
-        occupied = np.zeros(cells.max(axis=0) + reach + 2, bool)
+        bricks = (cells.max(axis=0) + reach + 2 + 3) // 4
+        occupied = np.zeros(4 * bricks, bool)
         occupied[tuple(cells.T)] = True
         near = np.argwhere(binary_dilation(occupied, np.ones((3, 3, 3)), iterations=reach))
-        table = np.full(occupied.shape, -1, np.int32)
+        table = np.full(occupied.size, -1, np.int32)
         centers = origin + (near + 0.5) * voxel
         tree = cKDTree(mean)
-        table[tuple(near.T)] = tree.query(centers)[1]
-        neighbours = tree.query(mean, min(11, len(mean)))[1][:, 1:].astype(np.int32)
-        return cls(origin.astype(np.float32), voxel, table, neighbours)
+        table[_place.py_func(*near.T, bricks)] = tree.query(centers)[1]
+        neighbours = tree.query(mean, min(11, len(mean)))[1][:, 1:].astype(np.uint32)
+        return cls(origin.astype(np.float32), voxel, bricks, table, neighbours)
 
 
 @numba.njit(cache=True)
-def _nearest_pixels(pncc, valid, mean, origin, voxel, table, neighbours, gate):
-    """(V,) flat index of the nearest pixel among those that chose a vertex, -1 = none."""
+def _far(plane, square):
+    """(H, W) uint8: 1 where squares of a (H, W, 3) plane sum to more than `square`, but finite."""
+    far = np.empty(plane.shape[:2], np.uint8)
+    for row in range(far.shape[0]):
+        for column in range(far.shape[1]):
+            x, y, z = plane[row, column, 0], plane[row, column, 1], plane[row, column, 2]
+            length = x * x + y * y + z * z
+            far[row, column] = (length > square) & (length < np.inf)
+    return far
+
+
+@numba.njit(cache=True)
+def _place(i, j, k, bricks):
+    """Where a table holds a voxel: 4 x 4 x 4 of them lie together, z apart.
+
+    What neighbouring pixels ask for then comes from memory at once.
+    """
+    brick = ((i >> 2) * bricks[1] + (j >> 2)) * bricks[2] + (k >> 2)
+    return (brick << 6) + ((k & 3) << 4) + ((i & 3) << 2) + (j & 3)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _nearest_pixels(pncc, valid, mean, origin, voxels, bricks, table, neighbours, gate):
+    """(V,) flat index of the nearest pixel among those that chose a vertex, -1 = none.
+
+    `voxels` : 1 / mm. Unsigned indices save the question whether they count from the end.
+    """
     height, width = valid.shape
-    best = np.full(len(mean), -1, np.int64)
+    best = np.full(len(mean), -1, np.int32)
     least = np.full(len(mean), gate * gate, np.float32)
     for row in range(height):
         for column in range(width):
             if not valid[row, column]:
                 continue
             x, y, z = pncc[row, column, 0], pncc[row, column, 1], pncc[row, column, 2]
-            i = int(np.floor((x - origin[0]) / voxel))
-            j = int(np.floor((y - origin[1]) / voxel))
-            k = int(np.floor((z - origin[2]) / voxel))
+            i = int(np.floor((x - origin[0]) * voxels))
+            j = int(np.floor((y - origin[1]) * voxels))
+            k = int(np.floor((z - origin[2]) * voxels))
             if i < 0 or j < 0 or k < 0:
                 continue
-            if i >= table.shape[0] or j >= table.shape[1] or k >= table.shape[2]:
+            if i >= 4 * bricks[0] or j >= 4 * bricks[1] or k >= 4 * bricks[2]:
                 continue
-            vertex = table[i, j, k]
-            if vertex < 0:
+            start = table[np.uint64(_place(i, j, k, bricks))]
+            if start < 0:
                 continue
-            previous = -1
-            distance = np.float32(np.inf)
+            vertex = np.uint32(start)
+            a, b, c = x - mean[vertex, 0], y - mean[vertex, 1], z - mean[vertex, 2]
+            distance = a * a + b * b + c * c
+            previous = ~vertex
             while vertex != previous:  # down hill from neighbour to neighbour
                 previous = vertex
-                a, b, c = x - mean[vertex, 0], y - mean[vertex, 1], z - mean[vertex, 2]
-                distance = a * a + b * b + c * c
                 for n in range(neighbours.shape[1]):
                     near = neighbours[previous, n]
                     a, b, c = x - mean[near, 0], y - mean[near, 1], z - mean[near, 2]
                     other = a * a + b * b + c * c
-                    if other < distance:
-                        vertex, distance = near, other
+                    vertex = near if other < distance else vertex  # a choice is faster than a jump
+                    distance = min(distance, other)
             if distance < least[vertex]:
                 least[vertex], best[vertex] = distance, row * width + column
     return best
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, error_model="numpy")
 def _invert(pncc, offsets, valid, mean, vertices, flat):
     """Sub-pixel positions (N, 2) and offsets (N, 3) of vertices, to first order about pixels."""
     height, width = valid.shape
     pixels = np.empty((len(vertices), 2))
     carried = np.empty((len(vertices), 3), np.float32)
     for n in range(len(vertices)):
+        vertex = np.uint64(vertices[n])
         row, column = flat[n] // width, flat[n] % width
-        left = column - (column > 0 and valid[row, column - 1])
-        right = column + (column + 1 < width and valid[row, column + 1])
-        up = row - (row > 0 and valid[row - 1, column])
-        down = row + (row + 1 < height and valid[row + 1, column])
+        left = np.uint64(column - (column > 0 and valid[row, column - 1]))
+        right = np.uint64(column + (column + 1 < width and valid[row, column + 1]))
+        up = np.uint64(row - (row > 0 and valid[row - 1, column]))
+        down = np.uint64(row + (row + 1 < height and valid[row + 1, column]))
+        row, column = np.uint64(row), np.uint64(column)
         dx = dy = 0.0
-        across, along = right - left, down - up
-        if across > 0 and along > 0:
+        inside = right > left and down > up
+        across = 0.5 if right - left == 2 else 1.0  # 1 / pixels
+        along = 0.5 if down - up == 2 else 1.0
+        if inside:
             xx = xy = yy = mx = my = 0.0
             for k in range(3):
-                gx = (pncc[row, right, k] - pncc[row, left, k]) / across
-                gy = (pncc[down, column, k] - pncc[up, column, k]) / along
-                miss = mean[vertices[n], k] - pncc[row, column, k]
+                gx = (pncc[row, right, k] - pncc[row, left, k]) * across
+                gy = (pncc[down, column, k] - pncc[up, column, k]) * along
+                miss = mean[vertex, k] - pncc[row, column, k]
                 xx, xy, yy = xx + gx * gx, xy + gx * gy, yy + gy * gy
                 mx, my = mx + gx * miss, my + gy * miss
             determinant = xx * yy - xy * xy
@@ -549,9 +589,9 @@ def _invert(pncc, offsets, valid, mean, vertices, flat):
         pixels[n, 0], pixels[n, 1] = column + dx, row + dy
         for k in range(3):
             carried[n, k] = offsets[row, column, k]
-            if across > 0 and along > 0:
-                carried[n, k] += dx * (offsets[row, right, k] - offsets[row, left, k]) / across
-                carried[n, k] += dy * (offsets[down, column, k] - offsets[up, column, k]) / along
+            if inside:
+                carried[n, k] += dx * (offsets[row, right, k] - offsets[row, left, k]) * across
+                carried[n, k] += dy * (offsets[down, column, k] - offsets[up, column, k]) * along
     return pixels, carried
 
 
