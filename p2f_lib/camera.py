@@ -634,7 +634,7 @@ def _affine(points, pixels, draws):
         for n in range(count):
             data[row, n] = source[n, column] - middle[row]
             spread += data[row, n] ** 2 if row < 3 else 0.0
-    spread = np.sqrt(spread / (3 * count))
+    spread = np.sqrt(spread / (3 * count) + middle[:3].var())  # of all coordinates together
     for row in range(3):
         for n in range(count):
             data[row, n] /= spread

@@ -476,8 +476,10 @@ def _add_modes(coefficients, basis, total):
     No BLAS: its threads would wait actively beside those of a training network, and round
     differently for another number of them.
     """
-    for start in range(0, basis.shape[1], 1024):  # stays in the first cache
-        stop = min(start + 1024, basis.shape[1])
+    # Parts of the basis stay in a cache from face to face; for one face it's read in long runs.
+    run = 1024 if len(coefficients) > 1 else 16384
+    for start in range(0, basis.shape[1], run):
+        stop = min(start + run, basis.shape[1])
         for n in range(len(coefficients)):
             row = total[n, start:stop]
             k = 0
