@@ -336,7 +336,7 @@ def fit_affine(
         Fewer than 10 correspondences, or points in one plane, or pixels on one line.
     """
     rng = np.random.default_rng(0) if rng is None else rng
-    chosen = _chosen(correspondences, subset, rng)
+    chosen, _ = _chosen(correspondences, subset, rng)
     draws = rng.integers(len(chosen), size=(64, 4) if robust else (0, 4))
     camera = AffineCamera(_affine(chosen.points, chosen.pixels, draws))
     (xx, xy), (_, yy) = (camera.matrix[:, :3] @ camera.matrix[:, :3].T).tolist()
@@ -384,11 +384,9 @@ def fit_perspective(
     P2FError
         As `fit_affine`.
     """
-    rng = np.random.default_rng(0) if rng is None else rng
-    chosen = _chosen(correspondences, subset, rng)
+    chosen, center = _chosen(correspondences, subset, rng)
     if initial is None:
         initial = fit_affine(chosen, robust=robust)
-    center = chosen.points.mean(axis=0)
     if isinstance(initial, AffineCamera):
         distance = focal / initial.scale if focal else TYPICAL_DISTANCE
         initial = initial.perspective(principal_point, distance, center)
@@ -597,24 +595,42 @@ def _rotation(vector):
 
 
 def _chosen(
-    correspondences: Correspondences, subset: int, rng: np.random.Generator
-) -> Correspondences:
-    """A random subset of the finite rows, when it can fix a camera."""
+    correspondences: Correspondences, subset: int, rng: np.random.Generator | None
+) -> tuple[Correspondences, np.ndarray]:
+    """A random subset of the finite rows and its mean point, when it can fix a camera."""
     finite = correspondences.finite()
     if len(finite) < MIN_CORRESPONDENCES:
         raise P2FError(
             f"A camera needs at least {MIN_CORRESPONDENCES} finite correspondences, "
             f"got {len(finite)} of {len(correspondences)}; is there a face in the picture?"
         )
-    chosen = finite.sample(max(subset, MIN_CORRESPONDENCES), rng)
-    centered = chosen.points - chosen.points.mean(axis=0)
-    squares = np.linalg.eigvalsh(centered.T @ centered)
+    count = max(subset, MIN_CORRESPONDENCES)
+    if len(finite) > count:
+        finite = finite.sample(count, np.random.default_rng(0) if rng is None else rng)
+    center, scatter = _scatter(finite.points)
+    squares = np.linalg.eigvalsh(scatter)
     if squares[0] <= 1e-6 * squares[2]:
         raise P2FError(
             "The model points lie in one plane or on a line, which fixes no camera; "
             "is the PNCC a face?"
         )
-    return chosen
+    return finite, center
+
+
+@numba.njit(cache=True)
+def _scatter(points):
+    """Mean (3,) and sums of products about it (3, 3) of (N, 3) points."""
+    mean, sums = np.zeros(3), np.zeros((3, 3))
+    for n in range(len(points)):
+        for k in range(3):
+            mean[k] += points[n, k]
+    for k in range(3):
+        mean[k] /= len(points)
+    for n in range(len(points)):
+        for i in range(3):
+            for j in range(3):
+                sums[i, j] += (points[n, i] - mean[i]) * (points[n, j] - mean[j])
+    return mean, sums
 
 
 @numba.njit(cache=True, error_model="numpy")

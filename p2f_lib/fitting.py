@@ -524,8 +524,11 @@ def _nearest_pixels(pncc, valid, mean, origin, voxels, bricks, table, neighbours
     height, width = valid.shape
     best = np.full(len(mean), -1, np.int32)
     least = np.full(len(mean), gate * gate, np.float32)
+    starts = np.empty(width, np.int32)
     for row in range(height):
+        # Apart from the walk, whose jumps can't be foretold: so look-ups wait for memory together.
         for column in range(width):
+            starts[column] = -1
             if not valid[row, column]:
                 continue
             x, y, z = pncc[row, column, 0], pncc[row, column, 1], pncc[row, column, 2]
@@ -536,10 +539,12 @@ def _nearest_pixels(pncc, valid, mean, origin, voxels, bricks, table, neighbours
                 continue
             if i >= 4 * bricks[0] or j >= 4 * bricks[1] or k >= 4 * bricks[2]:
                 continue
-            start = table[np.uint64(_place(i, j, k, bricks))]
-            if start < 0:
+            starts[column] = table[np.uint64(_place(i, j, k, bricks))]
+        for column in range(width):
+            if starts[column] < 0:
                 continue
-            vertex = np.uint32(start)
+            x, y, z = pncc[row, column, 0], pncc[row, column, 1], pncc[row, column, 2]
+            vertex = np.uint32(starts[column])
             a, b, c = x - mean[vertex, 0], y - mean[vertex, 1], z - mean[vertex, 2]
             distance = a * a + b * b + c * c
             previous = ~vertex
