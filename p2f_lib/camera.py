@@ -558,7 +558,7 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _add_products(rows, matrix):
-    """``matrix += rows @ rows.T`` for few long rows: many times faster than BLAS."""
+    """``matrix += rows @ rows.T`` for few long rows."""
     for i in range(len(rows)):
         for j in range(i + 1):
             total = 0.0
