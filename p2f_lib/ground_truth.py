@@ -518,9 +518,9 @@ def sample_view(rng: np.random.Generator, distribution: CameraDistribution | Non
     fill = rng.uniform(1 - d.box_jitter, 1 + d.box_jitter) / d.box_scale
     shift = rng.uniform(-d.center_jitter, d.center_jitter, 2)
     angles = (
-        np.clip(yaw, -d.profile_limit, d.profile_limit),
-        np.clip(pitch, -d.tilt_limit, d.tilt_limit),
-        np.clip(roll, -d.tilt_limit, d.tilt_limit),
+        min(max(yaw, -d.profile_limit), d.profile_limit),
+        min(max(pitch, -d.tilt_limit), d.tilt_limit),
+        min(max(roll, -d.tilt_limit), d.tilt_limit),
     )
     return View(*(float(value) for value in (*angles, distance, fill, *shift)))
 
@@ -535,24 +535,38 @@ def place_camera(view: View, landmarks: np.ndarray, size: int) -> PerspectiveCam
     P2FError : the face is so near that landmarks lie behind the lens.
     """
     rotation = rotation_from_pose(Pose(view.yaw, view.pitch, view.roll))
-    translation = np.array([0.0, 0.0, view.distance])
     rotated = np.ascontiguousarray((landmarks @ rotation.T).T, float)
     if rotated[2].min() + view.distance <= 0:
         raise P2FError(
             f"At a distance of {view.distance:.0f} mm parts of the face lie behind the lens; "
             "a view needs more than the head's radius."
         )
-    shift = np.array([view.shift_x, view.shift_y])
+    x, y, size_per_focal = _frame(rotated, view.distance, view.fill, view.shift_x, view.shift_y)
+    translation = np.array([x, y, view.distance])
+    focal = size / size_per_focal
+    return PerspectiveCamera(focal, np.full(2, (size - 1) / 2), rotation, translation)
+
+
+@numba.njit(cache=True, nogil=True, error_model="numpy")
+def _frame(rotated, distance, fill, shift_x, shift_y):
+    """Where a head (3, N) must stand sideways, and picture size / focal length."""
+    shift = shift_x, shift_y
+    place = np.zeros(2)
+    low, high = np.empty(2), np.empty(2)
+    size_per_focal = 0.0
     # Moving the head sideways changes its perspective a little: a fixed point, reached in a few
     # steps because the head is shallow against its distance.
-    depth = rotated[2] + view.distance
     for _ in range(8):
-        points = (rotated[:2] + translation[:2, None]) / depth
-        low, high = points.min(axis=1), points.max(axis=1)
-        size_per_focal = (high - low).max() / view.fill  # picture size / focal length
-        translation[:2] += (shift * size_per_focal - (low + high) / 2) * view.distance
-    focal = size / size_per_focal
-    return PerspectiveCamera(float(focal), np.full(2, (size - 1) / 2), rotation, translation)
+        low[:], high[:] = np.inf, -np.inf
+        for axis in range(2):
+            for n in range(rotated.shape[1]):
+                point = (rotated[axis, n] + place[axis]) / (rotated[2, n] + distance)
+                low[axis], high[axis] = min(low[axis], point), max(high[axis], point)
+        size_per_focal = max(high[0] - low[0], high[1] - low[1]) / fill
+        for axis in range(2):
+            off = shift[axis] * size_per_focal - (low[axis] + high[axis]) / 2
+            place[axis] += off * distance
+    return place[0], place[1], size_per_focal
 
 
 def ibug68(model: MorphableModel, vertices: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial import cKDTree
 
-from p2f_lib.morphable_model import MorphableModel, boundary_loops
+from p2f_lib.morphable_model import MorphableModel, boundary_loops, triangles_around
 from p2f_lib.rasterizer import rasterize
 
 SKIN, EYE, MOUTH, TEETH, LOWER_TEETH, CLOTH = range(6)  # materials of triangles
@@ -112,6 +112,11 @@ class Anatomy:
         bits = np.zeros(self.n_total, np.uint8)
         bits[: self.n_face] = lines + 2 * (beard > 0.02)
         return np.bitwise_or.reduce(bits[self.triangles], axis=1)
+
+    @cached_property
+    def around(self) -> tuple[np.ndarray, np.ndarray]:
+        """`triangles_around` of the whole person."""
+        return triangles_around(self.triangles, self.n_total)
 
     @cached_property
     def openness(self) -> np.ndarray:

@@ -342,6 +342,14 @@ def draw_background(
     rng: np.random.Generator, height: int, width: int, people: bool = True
 ) -> np.ndarray:
     """A background in display values: (H, W, 3) float32 in [0, 1]; `people` may stand in it."""
+    picture = background_bytes(rng, height, width, people)
+    return np.multiply(picture, np.float32(1 / 255), dtype=np.float32)
+
+
+def background_bytes(
+    rng: np.random.Generator, height: int, width: int, people: bool = True
+) -> np.ndarray:
+    """`draw_background` as (H, W, 3) uint8."""
     # Out of focus behind the head, as often as not; what is blurred is painted smaller.
     sigma = width * 0.06 * rng.beta(1, 2.5) + 0.3 if rng.random() < 0.65 else 0.0
     shrink = max(1.0, 0.8 * sigma, max(height, width) / 192)
@@ -363,14 +371,9 @@ def draw_background(
         rest = max(sigma / shrink, 0.3)
         picture = cv2.GaussianBlur(picture, (0, 0), rest)
     picture = cv2.convertScaleAbs(picture, None, float(np.exp(rng.normal(0, 0.25))))
-    return _enlarged(picture, height, width)
-
-
-def _enlarged(picture, height, width):
-    """Display values, float32, of a smaller picture of bytes."""
     if picture.shape[:2] != (height, width):
         picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
-    return np.multiply(picture, np.float32(1 / 255), dtype=np.float32)
+    return picture
 
 
 # ------------------------------------------------------------------------------------- no face

@@ -86,6 +86,27 @@ def skin_reflectance(rows, regions, region_shift, skin, blotches, offset, places
     return out
 
 
+@numba.njit(cache=True, nogil=True)
+def coarse_attributes(skin, light, shine, shadow, gloss, openness, rows):
+    """(N, 9) reflectance, light and shine of the vertices `rows`.
+
+    Parameters
+    ----------
+    light : (N, 6) from `irradiance`, the first lamp apart.
+    shadow : (N,) share of the first lamp's light that arrives.
+    gloss : strength of the shine.
+    openness : of all vertices, see `Anatomy`.
+    """
+    out = np.empty((len(rows), 9), np.float32)
+    for n in range(len(rows)):
+        bright = gloss * openness[rows[n]] * shadow[n]
+        for c in range(3):
+            out[n, c] = skin[n, c]
+            out[n, 3 + c] = light[n, c] + light[n, 3 + c] * shadow[n]
+            out[n, 6 + c] = shine[n, c] * bright
+    return out
+
+
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def fill_attributes(
     attributes, rows, n_face, lit_by, lit_share, place, coarse, shade, irregular, offset, places,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import cv2
+import numba
 import numpy as np
 
 from p2f_lib.camera import AffineCamera, PerspectiveCamera
 from p2f_lib.errors import P2FError
 from p2f_lib.ground_truth import GroundTruth, render_vertices
-from p2f_lib.morphable_model import MorphableModel, vertex_normals
+from p2f_lib.morphable_model import MorphableModel, normals_of_rows, vertex_normals
 from p2f_lib.rasterizer import rasterize
 from p2f_lib.synthesis.anatomy import Anatomy, HeadFrame, anatomy, share_lit
-from p2f_lib.synthesis.background import draw_background
+from p2f_lib.synthesis.background import background_bytes
 from p2f_lib.synthesis.glasses import draw_glasses
 from p2f_lib.synthesis.hair import Sheet, SheetMesh, build_sheet, edge_height
 from p2f_lib.synthesis.lens import Lens, develop, sample_lens
@@ -27,7 +28,10 @@ from p2f_lib.synthesis.light import (
 from p2f_lib.synthesis.noise import LATTICE
 from p2f_lib.synthesis.occluders import draw_occluder
 from p2f_lib.synthesis.paint import (
+    LIGHT,
     N_ATTRIBUTES,
+    SHINE,
+    coarse_attributes,
     fill_attributes,
     light_rows,
     paint_person,
@@ -40,6 +44,7 @@ from p2f_lib.synthesis.people import Appearance
 HANGING = -0.35  # face widths above the eyes: hair that ends below hangs beside the neck
 SOFT = 6.0  # lamps that are wider than this sharpness throw no shadow worth the work
 SHADOW_SIDE = 64  # pixels of a shadow map
+LINEAR = cv2.pow(np.multiply(np.arange(256), np.float32(1 / 255), dtype=np.float32), 2.2).ravel()
 UPRIGHT = np.diag([1.0, -1.0, -1.0])  # camera space to x right, y up, z towards the camera
 
 
@@ -129,19 +134,11 @@ def render_photo(
     ]
     lit = _lighting(person, scene.light, head, -camera.rotation[2])
 
-    if scene.background is None:
-        backdrop = np.full((height, width, 3), 0.5, np.float32)
-    else:
-        backdrop = draw_background(np.random.default_rng(scene.background), height, width)
-    image = cv2.pow(np.float32(backdrop), 2.2) * np.float32(scene.backlight)
+    image = _backdrop(scene, height, width, supersample)
     large = (width * supersample, height * supersample)
-    if supersample > 1:  # averaged again, the background is what it was
-        image = cv2.resize(image, large, interpolation=cv2.INTER_NEAREST)
 
     def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pixels, depth = camera.project_with_depth(points)
-        pixels = ((pixels + 0.5) * supersample - 0.5).astype(np.float32)
-        return pixels, depth.astype(np.float32)
+        return _to_rays(*camera.project_with_depth(points), float(supersample))
 
     perspective = isinstance(camera, PerspectiveCamera)
     shown = person.triangles if scene.body else model.triangles
@@ -149,14 +146,13 @@ def render_photo(
     # Only what is seen is lit and coloured.
     rows = seen_rows(raster.triangle_id, person.triangles, person.n_total)
     anchors, place = light_rows(rows, person.lit_by, person.lit_share)
-    normals = vertex_normals(body, person.triangles)[anchors]
+    normals = normals_of_rows(body, person.triangles, *person.around, anchors)
     shadow = _cast_shadow(body[anchors], sheets, lit.lamps[0], scene.light.sharpness[0], frame)
     light = irradiance(normals, person.visibility, anchors, lit.directions, lit.arriving)
-    light = light[:, :3] + light[:, 3:] * shadow[:, None]
     shine = highlights(normals, lit.view, lit.light, lit.lamps, appearance.gloss_power)
-    shine *= (np.float32(appearance.gloss) * person.openness[anchors] * shadow)[:, None]
+    gloss = np.float32(appearance.gloss)
     skin = _skin(person, anchors, appearance)
-    coarse = np.concatenate([skin, light, shine], axis=1)
+    coarse = coarse_attributes(skin, light, shine, shadow, gloss, person.openness, anchors)
     attributes = _attributes(person, rows, place, coarse, appearance)
     paint_person(
         image,
@@ -177,8 +173,10 @@ def render_photo(
     for sheet, mesh in sheets:
         seen = project(mesh.vertices)
         _draw_sheet(image, depth, sheet, mesh, frame, seen, perspective, lit)
-    facing = (anchors < person.n_face) & (normals @ lit.view > 0.5)
-    face_light = light[facing].mean(0) if facing.any() else lit.arriving.sum(1)[:3] / 4
+    if appearance.glasses is not None or scene.occluder is not None:
+        facing = (anchors < person.n_face) & (normals @ lit.view > 0.5)
+        light = coarse[:, LIGHT:SHINE]
+        face_light = light[facing].mean(0) if facing.any() else lit.arriving.sum(1)[:3] / 4
     if appearance.glasses is not None:
         draw_glasses(image, depth, appearance.glasses, frame, camera, supersample, face_light)
     if scene.occluder is not None:
@@ -189,6 +187,44 @@ def render_photo(
     if supersample > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return develop(image, truth.valid, scene.lens, rng), truth
+
+
+def _backdrop(scene: Scene, height: int, width: int, block: int) -> np.ndarray:
+    """(H, W, 3) float32 linear light of the background: `block` x `block` rays a pixel."""
+    if scene.background is None:
+        picture = np.full((height, width, 3), 0.5, np.float32)
+        light = cv2.pow(picture, 2.2) * np.float32(scene.backlight)
+        return np.repeat(np.repeat(light, block, axis=0), block, axis=1)
+    picture = background_bytes(np.random.default_rng(scene.background), height, width)
+    return _spread_light(picture, LINEAR * np.float32(scene.backlight), block)
+
+
+@numba.njit(cache=True, nogil=True)
+def _spread_light(picture, light, block):
+    """The light of bytes, each pixel a block of rays, which are averaged again."""
+    height, width = picture.shape[:2]
+    out = np.empty((height * block, width * block, 3), np.float32)
+    for row in range(height):
+        for column in range(width):
+            red, green = light[picture[row, column, 0]], light[picture[row, column, 1]]
+            blue = light[picture[row, column, 2]]
+            for ray in range(column * block, (column + 1) * block):
+                pixel = out[row * block, ray]
+                pixel[0], pixel[1], pixel[2] = red, green, blue
+        for ray in range(row * block + 1, (row + 1) * block):
+            out[ray] = out[row * block]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _to_rays(pixels, depth, block):
+    """Pixels and depths in the larger picture of `block` x `block` rays a pixel, float32."""
+    rays, far = np.empty(pixels.shape, np.float32), np.empty(depth.shape, np.float32)
+    for n in range(len(pixels)):
+        rays[n, 0] = (pixels[n, 0] + 0.5) * block - 0.5
+        rays[n, 1] = (pixels[n, 1] + 0.5) * block - 0.5
+        far[n] = depth[n]
+    return rays, far
 
 
 def _torso_rotation(head: np.ndarray, scene: Scene) -> np.ndarray:
@@ -242,14 +278,14 @@ def _cast_shadow(
     if not sheets or sharpness < SOFT:
         return share
     helper = np.array([0.0, 1.0, 0.0]) if abs(lamp[1]) < 0.9 else np.array([1.0, 0, 0])
-    right = np.cross(helper, lamp)
+    right = _cross(helper, lamp)
     right /= np.linalg.norm(right)
-    axes = np.stack([right, -np.cross(lamp, right), -lamp], 1).astype(np.float32)
+    axes = np.stack([right, -_cross(lamp, right), -lamp], 1).astype(np.float32)
     scale = SHADOW_SIDE / (2.4 * frame.width)  # head, hair and brim
     origin = (frame.center @ axes).astype(np.float32)
     seen = (points @ axes - origin) * scale + np.float32(SHADOW_SIDE / 2)
     for sheet, mesh in sheets:
-        dense = mesh.triangles[(mesh.margin[mesh.triangles] > 0).all(axis=1)]
+        dense = _dense(mesh.triangles, mesh.margin)
         placed = (mesh.vertices @ axes - origin) * scale + np.float32(SHADOW_SIDE / 2)
         shadow = rasterize(
             placed[:, :2], placed[:, 2], dense, SHADOW_SIDE, SHADOW_SIDE, cull_back=False
@@ -261,6 +297,24 @@ def _cast_shadow(
         strength = sharpness / (sharpness + 12) * (0.75 if sheet.window is None else 1.0)
         share *= 1 - np.float32(strength) * (1 - shadow)
     return share
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`np.cross` of two vectors of space, without its care for all others."""
+    (u, v, w), (x, y, z) = a.tolist(), b.tolist()
+    return np.array([v * z - w * y, w * x - u * z, u * y - v * x])
+
+
+@numba.njit(cache=True, nogil=True)
+def _dense(triangles, margin):
+    """The triangles all of whose corners lie within the edge."""
+    out = np.empty_like(triangles)
+    count = 0
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        out[count, 0], out[count, 1], out[count, 2] = a, b, c
+        count += margin[a] > 0 and margin[b] > 0 and margin[c] > 0
+    return out[:count]
 
 
 def _skin(person: Anatomy, rows: np.ndarray, appearance: Appearance) -> np.ndarray:
@@ -365,7 +419,7 @@ def _draw_sheet(
 ) -> None:
     """Lay hair or a hat, whose pixels and depths are `seen`, over the picture, in place."""
     pixels, distance = seen
-    left, top, right, bottom = _window(pixels, distance, image.shape)
+    left, top, right, bottom = _window(pixels, distance, *image.shape[:2])
     if not len(mesh.triangles) or right <= left or bottom <= top:
         return
     normals = vertex_normals(mesh.vertices, mesh.triangles)
@@ -420,14 +474,20 @@ def _draw_sheet(
         )
 
 
-def _window(
-    pixels: np.ndarray, depth: np.ndarray, shape: tuple[int, ...]
-) -> tuple[int, int, int, int]:
+@numba.njit(cache=True, nogil=True)
+def _window(pixels, depth, height, width):
     """Left, top, right, bottom (half open) of the part of a picture that a mesh may cover."""
-    height, width = shape[:2]
-    if not (depth.min() > 0 and np.isfinite(pixels).all()):  # partly behind the camera
-        return 0, 0, width, height
-    low, high = np.floor(pixels.min(axis=0)), np.ceil(pixels.max(axis=0)) + 1
-    left, top = np.maximum(low, 0).astype(int).tolist()
-    right, bottom = np.minimum(high, (width, height)).astype(int).tolist()
-    return left, top, right, bottom
+    left = top = np.float32(np.inf)
+    right = bottom = np.float32(-np.inf)
+    for n in range(len(pixels)):
+        x, y = pixels[n, 0], pixels[n, 1]
+        if not (depth[n] > 0 and np.isfinite(x) and np.isfinite(y)):  # partly behind the camera
+            return 0, 0, width, height
+        left, right = min(left, x), max(right, x)
+        top, bottom = min(top, y), max(bottom, y)
+    return (
+        int(max(np.floor(left), 0)),
+        int(max(np.floor(top), 0)),
+        int(min(np.ceil(right) + 1, width)),
+        int(min(np.ceil(bottom) + 1, height)),
+    )
