@@ -279,7 +279,8 @@ class MorphableModel:
                 f"There are {len(given[0][0])} shapes for {len(given[1][0])} expressions."
             )
         count = max(counts, default=1)
-        total = np.tile(self.mean.reshape(-1), (count, 1))
+        total = np.empty((count, self.mean.size), self.mean.dtype)
+        total[:] = self.mean.reshape(-1)
         for coefficients, basis in given:
             rows = np.broadcast_to(np.atleast_2d(coefficients), (count, len(basis)))
             _add_modes(np.ascontiguousarray(rows), np.ascontiguousarray(basis), total)

@@ -144,14 +144,15 @@ class Anatomy:
         frame : from `frame`, where it is at hand.
         """
         frame = self.frame(vertices) if frame is None else frame
-        parts = [vertices.astype(np.float32)]
+        vertices = vertices.astype(np.float32, copy=False)
+        parts = [vertices]
         if len(self.rim):
             parts.append(_loft(vertices[self.rim], frame))
         if len(self.lips):
-            parts += _mouth(vertices, self.lips, self.upper_teeth, self.lower_teeth)
+            parts.append(_mouth(vertices, self.lips, self.upper_teeth, self.lower_teeth))
         low = vertices[self.rim] if len(self.rim) else vertices[:0]
         parts.append(_neck_and_torso(low, frame, torso_rotation))
-        return np.concatenate(parts).astype(np.float32)
+        return np.concatenate(parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -306,9 +307,15 @@ def _loft(rim, frame):
     half = frame.width * SKULL
     top = start[:, 1] > 0.2
     fit = radius * np.linalg.norm(start / half, axis=1)
-    fit = float(np.median(fit[top])) if top.any() else 1.0
+    fit = _median(fit[top]) if top.any() else 1.0
     pole = BACK_POLE / np.linalg.norm(BACK_POLE)
     return _loft_points(start, radius, frame.center, pole, LOFT_STEPS[1:], half, fit)
+
+
+def _median(values):
+    """`np.median`, but fast."""
+    ordered = np.sort(values)
+    return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
 
 
 @numba.njit(cache=True, nogil=True)
@@ -392,28 +399,53 @@ def _place_scalp(person, body, regions):
         person.scalp_height[: person.n_face][regions["ears"] > 0.4] = -99.0
 
 
+@numba.njit(cache=True, nogil=True)
 def _mouth(vertices, lips, upper, lower):
-    """Cavity (two rings and a tip), upper teeth, lower teeth."""
-    edge = vertices[lips]
-    middle = edge.mean(0)
-    inner = middle + (edge - middle) * [0.95, 0.9, 1] - [0, 0, 9]
-    deep = middle + (edge - middle) * [0.8, 0.8, 1] - [0, 0, 22]
-    tip = middle - [0, 0, 34]
-    cavity = np.concatenate([inner, deep, tip[None]])
-    return [cavity, _teeth(vertices[upper], -1.0), _teeth(vertices[lower], 1.0)]
+    """Cavity (two rings and a tip), upper teeth, lower teeth: (N, 3) float32."""
+    n, columns = len(lips), len(upper)
+    out = np.empty((2 * n + 1 + 6 * columns, 3), np.float32)
+    x, y, z = _mean_of(vertices, lips)
+    for k in range(n):
+        i = lips[k]
+        dx, dy, dz = vertices[i, 0] - x, vertices[i, 1] - y, vertices[i, 2] - z
+        out[k] = x + dx * 0.95, y + dy * 0.9, np.float64(z) + dz - 9.0
+        out[n + k] = x + dx * 0.8, y + dy * 0.8, np.float64(z) + dz - 22.0
+    out[2 * n] = np.float64(x), np.float64(y), z - 34.0
+    first = 2 * n + 1
+    _teeth(vertices, upper, -1.0, out[first : first + 3 * columns])
+    _teeth(vertices, lower, 1.0, out[first + 3 * columns :])
+    return out
 
 
-def _teeth(lip, toward):
+@numba.njit(cache=True, nogil=True)
+def _teeth(vertices, lip, toward, out):
     """(3 * columns, 3): a curved strip behind a lip line, reaching over the gap by some 8 mm."""
-    middle = lip.mean(0)
-    side = (lip[:, 0] - middle[0]) / max(np.ptp(lip[:, 0]) / 2, 1.0)
-    line = middle + (lip - middle) * [0.86, 0.5, 1.0]
-    line = line - np.stack([0 * side, 0 * side, 4.5 + 7 * side**2], 1)
-    reach = toward * (7.0 - 2.0 * np.abs(side) if toward < 0 else 5.5 - 2.0 * np.abs(side))
-    rows = [line - [0, 2.5 * toward, 0], line, line]
-    rows[1] = line + np.stack([0 * side, reach * 0.5, 0 * side + 0.6], 1)
-    rows[2] = line + np.stack([0 * side, reach, 0 * side - 0.4], 1)
-    return np.concatenate(rows)
+    columns = len(lip)
+    x, y, z = _mean_of(vertices, lip)
+    left, right = vertices[lip[0], 0], vertices[lip[0], 0]
+    for i in lip:
+        left, right = min(left, vertices[i, 0]), max(right, vertices[i, 0])
+    half = max((right - left) / np.float32(2), np.float32(1))
+    for k in range(columns):
+        i = lip[k]
+        dx, dy, dz = vertices[i, 0] - x, vertices[i, 1] - y, vertices[i, 2] - z
+        side = dx / half
+        back = np.float32(4.5) + np.float32(7) * (side * side)
+        px, py, pz = x + dx * 0.86, y + dy * 0.5, np.float64(z) + dz - back
+        reach = np.float32(7.0 if toward < 0 else 5.5) - np.float32(2) * abs(side)
+        reach *= np.float32(toward)
+        out[k] = px, py - 2.5 * toward, pz
+        out[columns + k] = px, py + reach * np.float32(0.5), pz + np.float32(0.6)
+        out[2 * columns + k] = px, py + reach, pz - np.float32(0.4)
+
+
+@numba.njit(cache=True, nogil=True)
+def _mean_of(vertices, rows):
+    x = y = z = np.float32(0)
+    for i in rows:
+        x, y, z = x + vertices[i, 0], y + vertices[i, 1], z + vertices[i, 2]
+    count = np.float32(len(rows))
+    return x / count, y / count, z / count
 
 
 def _cavity_triangles(lips, first):
@@ -448,7 +480,7 @@ def _neck_and_torso(rim, frame, rotation):
         front = low[:, 2].max() - 0.02 * width
     else:
         half, front = 0.40 * width, chin[2] - 0.45 * width
-    half = float(np.clip(half, 0.34 * width, 0.5 * width))
+    half = float(np.minimum(np.maximum(half, 0.34 * width), 0.5 * width))
     deep = 0.9 * half
     # The topmost rings are narrower and hide inside the skull.
     top = np.array([frame.center[0], chin[1] + 0.55 * width, front - deep + 0.05 * width])
@@ -461,7 +493,7 @@ def _neck_and_torso(rim, frame, rotation):
     sides[:2, 0] = np.maximum(sides[:2, 0], 1.12 * half)
     rings = _SHOULDERS * sides[:, None] + (_TORSO_PLACES * width)[:, None]
     torso = turned_base + rings.reshape(-1, 3) @ rotation.T
-    return np.concatenate([neck.reshape(-1, 3), torso])
+    return np.concatenate([neck.reshape(-1, 3), torso]).astype(np.float32)
 
 
 # --------------------------------------------------------------------------------------- masks

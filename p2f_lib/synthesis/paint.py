@@ -289,19 +289,25 @@ def paint_person(
     for top in range(0, height, block):
         for left in range(0, width, block):
             first = triangle_id[top, left]
-            alike = first >= 0 and (material[first] == SKIN or material[first] == CLOTH)
+            covered = first >= 0
+            alike = covered and (material[first] == SKIN or material[first] == CLOTH)
             plain = alike
-            if alike:
-                for row in range(top, top + block):
-                    for column in range(left, left + block):
-                        t = triangle_id[row, column]
-                        if t < 0 or material[t] != material[first]:
-                            alike, plain = False, False
-                        elif t != first or (row == top and column == left):
-                            plain &= not _is_drawn_on(t, triangles, drawn_on, kinds, attributes)
+            for row in range(top, top + block):
+                for column in range(left, left + block):
+                    t = triangle_id[row, column]
+                    covered |= t >= 0
+                    if not alike:
+                        continue
+                    if t < 0 or material[t] != material[first]:
+                        alike, plain = False, False
+                    elif t != first or (row == top and column == left):
+                        plain &= not _is_drawn_on(t, triangles, drawn_on, kinds, attributes)
+            if not covered:
+                continue
             for row in range(top, top + block):
                 for step in range(block):
-                    column = left + (row - top + step) % block
+                    shift = row - top + step  # starts on the diagonal
+                    column = left + (shift - block if shift >= block else shift)
                     t = triangle_id[row, column]
                     if t < 0:
                         continue
