@@ -487,6 +487,9 @@ def _add_modes(coefficients, basis, total):
             while k + 4 <= len(basis):
                 a, b = coefficients[n, k], coefficients[n, k + 1]
                 c, d = coefficients[n, k + 2], coefficients[n, k + 3]
+                if a == b == c == d == 0:  # of the units of an expression most rest
+                    k += 4
+                    continue
                 p, q = basis[k, start:stop], basis[k + 1, start:stop]
                 r, s = basis[k + 2, start:stop], basis[k + 3, start:stop]
                 for i in range(stop - start):

@@ -23,15 +23,13 @@ def _ramp(low, high, x):
 @numba.njit(cache=True, nogil=True)
 def seen_rows(triangle_id, triangles, n_vertices):
     """Vertices of the triangles that a z-buffer shows, ascending, int64."""
-    seen = np.zeros(len(triangles), np.bool_)
-    for t in triangle_id.ravel():
-        if t >= 0:
-            seen[t] = True
     used = np.zeros(n_vertices, np.bool_)
-    for t in range(len(triangles)):
-        if seen[t]:
+    last = -1
+    for t in triangle_id.ravel():
+        if t != last and t >= 0:
             for corner in range(3):
                 used[triangles[t, corner]] = True
+        last = t
     return np.flatnonzero(used)
 
 
@@ -127,12 +125,15 @@ def fill_attributes(
     freckles, wrinkles = irregular
     for n in range(len(rows)):
         v = rows[n]
+        share, parent = lit_share[v, 0], place[lit_by[v, 0]]
         for c in range(9):
-            value = np.float32(0)
-            for k in range(3):
-                if lit_share[v, k] > 0:
-                    value += lit_share[v, k] * coarse[place[lit_by[v, k]], c]
-            attributes[v, c] = value
+            attributes[v, c] = share * coarse[parent, c]
+        for k in range(1, 3):
+            share = lit_share[v, k]
+            if share > 0:
+                parent = place[lit_by[v, k]]
+                for c in range(9):
+                    attributes[v, c] += share * coarse[parent, c]
         attributes[v, COVER] = cover[n]
         dim = np.float32(1)
         if shade > 0:
