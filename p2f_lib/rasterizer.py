@@ -18,6 +18,7 @@ from p2f_lib.errors import P2FError
 BITS = 16  # fractional bits of a coordinate
 ROUND_UP = 2**BITS - 1
 BATCH = 256  # triangles
+WIDE = 8  # pixels of a row of a bounding box
 SUBPIXELS = 2.0**BITS  # vertices lie on a grid of this many steps a pixel
 FARTHEST_PIXEL = 16000.0  # edge functions up to here fit into 64 bits
 FARTHEST_DEPTH = 1e30  # well within float32
@@ -255,10 +256,26 @@ def _draw_chosen(corners, triangles, chosen, keys):
         c_bias = (cu - (cv <= 0)) >> 63
         scale = 1.0 / area
         b_near, c_near = b_near * scale, c_near * scale
-        # One loop over the bounding box: most boxes hold one or two pixels, and a second loop would
-        # cost more in branch prediction than its body.
         width = right - left
         pixel = top * picture_width + left
+        if width >= WIDE:  # several pixels at a time, in vector instructions
+            bu, cu, bv, cv = bu << BITS, cu << BITS, bv << BITS, cv << BITS
+            for row in range(bottom - top):
+                b_row, c_row = b_edge + row * bv, c_edge + row * cv
+                keys_of_row = pixel_keys[pixel + row * picture_width :][:width]
+                for column in range(width):
+                    b_edge_here, c_edge_here = b_row + column * bu, c_row + column * cu
+                    inside = (
+                        (a_area - b_edge_here - c_edge_here)
+                        | (b_edge_here + b_bias)
+                        | (c_edge_here + c_bias)
+                    ) >= 0
+                    key = _key(near + (b_edge_here * b_near + c_edge_here * c_near), t)
+                    key = key if inside else np.int64(_EMPTY)
+                    keys_of_row[column] = max(keys_of_row[column], key)
+            continue
+        # One loop over the bounding box: most boxes hold one or two pixels, and a second loop would
+        # cost more in branch prediction than its body.
         pixel_jump = picture_width - width + 1
         bu, cu = bu << BITS, cu << BITS
         b_jump, c_jump = (bv << BITS) - bu * (width - 1), (cv << BITS) - cu * (width - 1)

@@ -148,9 +148,13 @@ def _curve(gamma: float) -> np.ndarray:
 
     A film-like shoulder (highlights roll off instead of clipping at once), then the power law.
     """
+    return (_shoulder() ** (gamma / 2.2)).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _shoulder() -> np.ndarray:
     light = CURVE_END * (np.arange(CURVE_STEPS + 2) / CURVE_STEPS) ** 2
-    light = np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), light)
-    return (light ** (gamma / 2.2)).astype(np.float32)
+    return np.where(light > 0.7, 0.7 + 0.3 * np.tanh((light - 0.7) / 0.3), light)
 
 
 @lru_cache(maxsize=2)
@@ -167,22 +171,28 @@ def _tone(linear, gain, vignette, curve, contrast, saturation, lift, out):
     """Exposure, tone curve, contrast and saturation of every pixel, clipped to 0..1."""
     height, width = linear.shape[:2]
     stretch = np.float32(CURVE_STEPS / np.sqrt(CURVE_END))
+    developed = np.empty(3 * width, np.float32)
     for row in range(height):
         dy = row / height - 0.5
         for column in range(width):
             dx = column / width - 0.5
             fall = np.float32(1 - vignette * 2 * (dx * dx + dy * dy))
             for c in range(3):
-                light = max(linear[row, column, c] * gain[c] * fall, np.float32(0))
-                place = min(np.sqrt(light) * stretch, np.float32(CURVE_STEPS))
-                index = int(place)
-                share = place - index
-                value = curve[index] + share * (curve[index + 1] - curve[index])
-                out[row, column, c] = (value - np.float32(0.5)) * contrast + np.float32(0.5)
-            red, green, blue = out[row, column, 0], out[row, column, 1], out[row, column, 2]
+                developed[3 * column + c] = linear[row, column, c] * gain[c] * fall
+        for n in range(3 * width):  # a loop of its own: the compiler makes vectors of it
+            light = max(developed[n], np.float32(0))
+            place = min(np.sqrt(light) * stretch, np.float32(CURVE_STEPS))
+            index = np.int32(place)
+            share = np.float64(place - np.float32(index))
+            value = curve[index] + share * (curve[index + 1] - curve[index])
+            developed[n] = (value - np.float32(0.5)) * contrast + np.float32(0.5)
+        for column in range(width):
+            red = developed[3 * column]
+            green = developed[3 * column + 1]
+            blue = developed[3 * column + 2]
             grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
             for c in range(3):
-                value = grey + saturation * (out[row, column, c] - grey)
+                value = grey + saturation * (developed[3 * column + c] - grey)
                 value = lift + (1 - lift) * value
                 out[row, column, c] = min(max(value, np.float32(0)), np.float32(1))
 
