@@ -4,8 +4,8 @@
 papermill's own engine in what it leaves behind: no times, no random cell ids, no progress bars,
 and only those parameters that the notebook declares. Two commands belong to it::
 
-    python -m p2f_lib.notebook_engine strip IN OUT         # output-free copy, a stage's dependency
-    python -m p2f_lib.notebook_engine refresh NOTEBOOK...  # execute in place, store clean outputs
+    python -m p2f_lib.notebook_engine strip NOTEBOOK... DIR  # copies without outputs, for stages
+    python -m p2f_lib.notebook_engine refresh NOTEBOOK...    # execute in place, store clean outputs
 """
 
 from __future__ import annotations
@@ -227,16 +227,17 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line: ``strip`` and ``refresh``."""
     parser = argparse.ArgumentParser(prog="python -m p2f_lib.notebook_engine")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("strip", help="write an output-free copy")
-    command.add_argument("notebook", type=Path)
-    command.add_argument("copy", type=Path)
+    command = commands.add_parser("strip", help="write output-free copies")
+    command.add_argument("notebooks", type=Path, nargs="+", metavar="notebook")
+    command.add_argument("folder", type=Path, help="for the copies")
     command = commands.add_parser("refresh", help="execute in place and store clean outputs")
     command.add_argument("notebooks", type=Path, nargs="+", metavar="notebook")
     options = parser.parse_args(arguments)
 
     if options.command == "strip":
-        options.copy.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(strip(_read(options.notebook)), options.copy)
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for path in options.notebooks:
+            nbformat.write(strip(_read(path)), options.folder / path.name)
         return
     for path in options.notebooks:
         print(f"{path} ...", flush=True)

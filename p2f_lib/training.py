@@ -200,7 +200,7 @@ class Pix2FaceModule(lightning.LightningModule):
     def configure_optimizers(self) -> dict:
         config, steps = self.training_config, self.steps
         optimizer = torch.optim.Adam(
-            self.unet.parameters(), lr=config.learning_rate, betas=config.betas
+            self.unet.parameters(), lr=config.learning_rate, betas=config.betas, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: config.rate(step, steps)

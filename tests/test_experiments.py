@@ -206,12 +206,15 @@ def evaluated(model, see):
                 scene.width,
             )
         )
-    return experiments.evaluate_clips(clips, truths, model, see(scene), scene.detector)
+    others = {"released weights": see(scene)}
+    return experiments.evaluate_clips(
+        clips, truths, model, see(scene), scene.detector, others=others
+    )
 
 
 def test_evaluate_clips_with_a_network_that_cannot_err(evaluated):
     assert list(evaluated.errors) == list(evaluated.statistics) == ["2d", "3d", "3d_mm"]
-    methods = ["this run", "mean face in the box", "oracle"]
+    methods = ["this run", "released weights", "mean face in the box", "oracle"]
     assert list(evaluated.landmarks) == methods
     assert evaluated.truth.shape == (5, 84, 2)
     np.testing.assert_array_equal(evaluated.frame_clip, [0, 0, 0, 1, 1])
@@ -222,6 +225,7 @@ def test_evaluate_clips_with_a_network_that_cannot_err(evaluated):
         assert list(errors) == methods
         assert all(len(values) == 5 for values in errors.values())
         assert errors["this run"].max() < bound
+        np.testing.assert_array_equal(errors["released weights"], errors["this run"])
         assert errors["oracle"].max() < bound
         assert errors["mean face in the box"].min() > 2 * bound
         limit, step = (8.0, 0.01) if kind == "3d_mm" else (0.08, 1e-4)

@@ -79,10 +79,10 @@ def test_dead_kernel_raises_and_keeps_the_notebook(tmp_path):
 
 def test_strip_does_not_depend_on_execution(tmp_path):
     path = write_notebook(tmp_path / "notebook.ipynb", "print(rate)", "rate")
-    main(["strip", str(path), str(tmp_path / "copies" / "before.ipynb")])
+    main(["strip", str(path), str(tmp_path / "before")])
     refresh(path)
-    main(["strip", str(path), str(tmp_path / "copies" / "after.ipynb")])
-    before, after = (tmp_path / "copies" / f"{name}.ipynb" for name in ("before", "after"))
+    main(["strip", str(path), str(tmp_path / "after")])
+    before, after = (tmp_path / name / path.name for name in ("before", "after"))
     assert before.read_bytes() == after.read_bytes()
     copy = nbformat.read(before, as_version=4)
     nbformat.validate(copy)

@@ -82,7 +82,7 @@ def test_stage_runs_its_notebook_under_the_same_name(name):
     command = PAPERMILL.fullmatch(STAGES[name]["cmd"])
     assert command, STAGES[name]["cmd"]
     assert command[1] == command[2]
-    assert command[1] in PIPELINE["stages"]["source"]["foreach"]
+    assert f"build/source/{command[1]}.ipynb" in names(PIPELINE["stages"]["source"]["outs"])
     assert f"build/source/{command[1]}.ipynb" in STAGES[name]["deps"]
     assert {f"reports/{command[1]}.ipynb": {"cache": False}} in STAGES[name]["outs"]
 
@@ -114,7 +114,7 @@ def test_stage_depends_on_the_modules_its_notebook_uses(name):
 
 
 def test_dependencies_exist_or_are_made_by_an_earlier_stage():
-    made = {f"build/source/{item}.ipynb" for item in PIPELINE["stages"]["source"]["foreach"]}
+    made = set(names(PIPELINE["stages"]["source"]["outs"]))
     tracked = [out["path"] for out in yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]]
     for name, stage in STAGES.items():
         for dep in stage["deps"]:
@@ -124,9 +124,10 @@ def test_dependencies_exist_or_are_made_by_an_earlier_stage():
 
 
 def test_sources_are_the_notebooks_of_the_stages():
-    run = [notebook_of(stage).stem for stage in STAGES.values()]
-    assert run == PIPELINE["stages"]["source"]["foreach"]
-    assert set(run) <= {path.stem for path in NOTEBOOKS}
+    run, source = [notebook_of(stage) for stage in STAGES.values()], PIPELINE["stages"]["source"]
+    assert source["deps"] == [f"notebooks/{path.name}" for path in run]
+    assert source["outs"] == [f"build/source/{path.name}" for path in run]
+    assert set(run) <= set(NOTEBOOKS)
 
 
 def test_outputs_lie_in_reports_under_git_or_in_build_under_dvc():
