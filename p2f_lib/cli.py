@@ -212,17 +212,29 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "choose-landmarks",
         help="the face model's landmark vertices, from annotated photographs",
-        description="For each of the 68 iBUG landmarks, the mesh vertex of least reprojection "
-        "error (section 4 of the paper). Measure on other photographs than these.",
+        description="For each landmark, the mesh vertex of least reprojection error (section 4 "
+        "of the paper). Measure on other photographs than these: with one half of a folder, the "
+        "errors on the other are said, too.",
     )
     command.add_argument("folder", type=Path, help="as of evaluate")
     _add_part(command, "odd")
+    command.add_argument(
+        "--markup",
+        default="ibug68",
+        metavar="NAME",
+        help="of the photographs: ibug68, menpo84, or any name for points of your own, which "
+        "should span the face from the brows to the chin (default: %(default)s)",
+    )
+    command.add_argument(
+        "--figure", type=Path, metavar="FILE", help="draw the vertices and errors before and after"
+    )
     command.add_argument(
         "--radius",
         type=float,
         default=10.0,
         metavar="MM",
-        help="about today's vertices that are searched (default: %(default)g)",
+        help="about the face model's own vertices that are searched, if it has any "
+        "(default: %(default)g)",
     )
     command.add_argument(
         "--out",
@@ -446,16 +458,35 @@ def _model_card(arguments: argparse.Namespace) -> int:
 
 
 def _choose_landmarks(arguments: argparse.Namespace) -> int:
+    from p2f_lib import figures
     from p2f_lib.datasets.photos import read_photos
-    from p2f_lib.experiments import select_photo_landmarks
-    from p2f_lib.reconstruction import write_landmarks
+    from p2f_lib.experiments import landmark_vertex_errors, select_photo_landmarks
+    from p2f_lib.morphable_model import MorphableModel
+    from p2f_lib.reconstruction import FACE_MODEL_FILE, find_weights, write_landmarks
 
-    photos = read_photos(arguments.folder, arguments.part)
+    markup, part = arguments.markup, arguments.part
+    photos = read_photos(arguments.folder, part, markup)
     reconstructor = _reconstructor(arguments)
-    chosen = select_photo_landmarks(reconstructor, photos, arguments.radius)
-    write_landmarks(arguments.out, {"ibug68": chosen.indices}, reconstructor.model)
-    print(f"68 points: mean {100 * np.nanmean(chosen.error_before):.2f} % before")
-    print(f"68 points: mean {100 * np.nanmean(chosen.error):.2f} % after, on the same photos")
+    # Its own, not those of a list beside the weights: the same choice however often it is made.
+    own = MorphableModel.load(find_weights(arguments.weights) / FACE_MODEL_FILE)
+    start = own.landmarks.get(markup)
+    chosen = select_photo_landmarks(reconstructor, photos, arguments.radius, markup, start)
+    write_landmarks(arguments.out, {markup: chosen.indices}, own)
+    print(f"Written: {arguments.out}")
+    errors = {f"the {len(photos)} photos that chose": (chosen.error_before, chosen.error)}
+    if part != "all":
+        others = read_photos(arguments.folder, "even" if part == "odd" else "odd", markup)
+        lists = (chosen.indices if start is None else start), chosen.indices
+        errors[f"{len(others)} other photos"] = tuple(
+            landmark_vertex_errors(reconstructor, others, vertices, markup) for vertices in lists
+        )
+    for name, (before, after) in errors.items():
+        change = "" if start is None else f"{100 * np.nanmean(before):.2f} % before, "
+        print(f"{name}: {change}{100 * np.nanmean(after):.2f} % after")
+    if arguments.figure is not None:
+        start = chosen.indices if start is None else start
+        figures.save(figures.landmark_choice(own, start, chosen.indices, errors), arguments.figure)
+        print(f"Written: {arguments.figure}")
     return 0
 
 

@@ -32,8 +32,9 @@ class Box:
 
     @classmethod
     def around(cls, points: np.ndarray) -> Box:
-        """The tight box around (N, 2) points."""
-        (left, top), (right, bottom) = np.min(points, axis=0), np.max(points, axis=0)
+        """The tight box around (N, 2) points, those without NaN."""
+        points = np.asarray(points)[np.isfinite(points).all(axis=1)]
+        (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
         return cls(float(left), float(top), float(right), float(bottom))
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from p2f_lib.evaluation import Statistics, errors_2d, errors_3d_rigid, errors_3d
 from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
 from p2f_lib.ground_truth import SampleBatch, render_ground_truth, sample_coefficients
 from p2f_lib.images import read_image
-from p2f_lib.landmarks import Selection, select_vertices
+from p2f_lib.landmarks import MARKUPS, Selection, select_vertices
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.reconstruction import Face, Reconstructor
 from p2f_lib.synthesis import Sample, render_sample
@@ -411,26 +411,62 @@ def photo_errors(
 
 
 def select_photo_landmarks(
-    reconstructor: Reconstructor, photos: Sequence[AnnotatedPhoto], radius: float
+    reconstructor: Reconstructor,
+    photos: Sequence[AnnotatedPhoto],
+    radius: float,
+    markup: str = "ibug68",
+    start: np.ndarray | None = None,
 ) -> Selection:
-    """Section 4 on annotated photographs: the iBUG vertices that fitted meshes put nearest.
+    """Section 4 on annotated photographs: the vertices that fitted meshes put nearest.
 
     Networks and annotators differ in where a brow begins; no synthetic picture knows it.
-    """
-    model = reconstructor.model
 
+    Parameters
+    ----------
+    radius : mm about the vertices of `start` that are searched, and again about what was found.
+    markup : of the photographs.
+    start : (L,) vertices; without them the whole mesh is searched.
+
+    Returns
+    -------
+    Selection
+        Its `error_before` is that of `start`.
+    """
+    first = _selection(reconstructor, photos, markup, start, radius)
+    if start is None:
+        return first
+    second = _selection(reconstructor, photos, markup, first.indices, radius)
+    return replace(second, error_before=first.error_before)
+
+
+def landmark_vertex_errors(
+    reconstructor: Reconstructor,
+    photos: Sequence[AnnotatedPhoto],
+    vertices: np.ndarray,
+    markup: str = "ibug68",
+) -> np.ndarray:
+    """(L,) mean distance of landmarks to mesh vertices, as of `select_photo_landmarks`."""
+    return _selection(reconstructor, photos, markup, vertices, 0.0).error_before
+
+
+def _selection(
+    reconstructor: Reconstructor,
+    photos: Sequence[AnnotatedPhoto],
+    markup: str,
+    current: np.ndarray | None,
+    radius: float,
+) -> Selection:
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        found = reconstruct_photos(reconstructor, photos)
-        for photo, face in zip(photos, found, strict=True):
+        for photo, face in zip(photos, reconstruct_photos(reconstructor, photos), strict=True):
             if face is not None:
                 yield face.project(face.vertices), photo.landmarks
 
     return select_vertices(
         pairs(),
-        markup="ibug68",
-        current=model.landmarks["ibug68"],
-        vertices=model.mean,
-        radius=radius,
+        markup=markup if markup in MARKUPS else None,
+        current=current,
+        vertices=reconstructor.model.mean,
+        radius=None if current is None else radius,
     )
 
 

@@ -443,12 +443,49 @@ def landmark_errors(before: np.ndarray, after: np.ndarray) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(9, 2.8), layout="constrained")
     plt.close(figure)
+    _error_bars(axis, before, after)
+    return figure
+
+
+def landmark_choice(
+    model: MorphableModel, start: np.ndarray, chosen: np.ndarray, errors: Mapping[str, np.ndarray]
+) -> Figure:
+    """Where the choice of section 4 moved the landmarks, and what that does to their errors.
+
+    Parameters
+    ----------
+    model : whose mean face is shown.
+    start, chosen : (L,) vertices.
+    errors : {photographs: (2, L) errors before and after}, fractions of the interocular distance.
+    """
+    figure = plt.figure(figsize=(12, 5.2), layout="constrained")
+    plt.close(figure)
+    grid = figure.add_gridspec(len(errors), 4)
+    for column, yaw in enumerate((0, -60)):
+        axis = figure.add_subplot(grid[:, column])
+        camera = frontal_camera(model.mean, 700, yaw)
+        axis.imshow(shaded(model.mean, model.triangles, camera, 700, 700)[0])
+        before, after = (camera.project(model.mean[rows]) for rows in (start, chosen))
+        axis.plot(*np.stack([before, after], 2).transpose(1, 2, 0), color="#b71c1c", linewidth=0.8)
+        axis.plot(*before.T, "o", color="#b71c1c", markersize=3, fillstyle="none", label="before")
+        axis.plot(*after.T, ".", color="#0d47a1", markersize=4, label="after")
+        axis.axis("off")
+    axis.legend(fontsize=8, loc="lower right")
+    for row, (name, (before, after)) in enumerate(errors.items()):
+        axis = figure.add_subplot(grid[row, 2:])
+        _error_bars(axis, before, after)
+        known = [values for values in (before, after) if np.isfinite(values).any()]
+        means = " -> ".join(f"{100 * np.nanmean(values):.2f} %" for values in known)
+        axis.set_title(f"{name}: {means}", fontsize=9)
+    return figure
+
+
+def _error_bars(axis: plt.Axes, before: np.ndarray, after: np.ndarray) -> None:
     axis.bar(np.arange(len(before)), 100 * before, color="#bdbdbd", label="before")
     axis.bar(np.arange(len(after)), 100 * after, color="#1b5e20", width=0.4, label="after")
     axis.set(xlabel="landmark", ylabel="% of the interocular distance", xlim=(-1, len(before)))
     axis.legend(fontsize=8)
     axis.grid(alpha=0.3, axis="y")
-    return figure
 
 
 def several_photos(errors: np.ndarray) -> Figure:

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from scipy.spatial import cKDTree
 
 from p2f_lib import cli, evaluation, experiments, reconstruction
 from p2f_lib.camera import Pose
 from p2f_lib.crop import Box
 from p2f_lib.datasets.clips import ClipTruth
-from p2f_lib.datasets.landmark_files import write_pts
+from p2f_lib.datasets.landmark_files import write_ljson, write_pts
 from p2f_lib.datasets.photos import AnnotatedPhoto, read_photos
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.evaluation import Statistics
@@ -465,6 +466,68 @@ def test_a_folder_without_photos_gets_a_sentence(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(P2FError, match=r"No annotated photographs in .*landmarks\.npz"):
             read_photos(folder)
+
+
+# --- landmark vertices from photographs -----------------------------------------------------------
+
+
+@pytest.fixture
+def marked(scene, tmp_path):
+    """The scene twice, about each of its people: five points of their own, one of them unknown."""
+    vertices = np.array([3, 140, 311, 402, 590])
+    for name, person in zip(("a", "b"), scene.people, strict=True):
+        write_image(tmp_path / f"{name}.png", scene.photo)
+        points = person.camera.project(person.vertices[vertices])
+        points[1] = points[1] if name == "a" else np.nan
+        write_ljson(tmp_path / f"{name}.ljson", points)
+    return vertices
+
+
+def test_points_of_ones_own_find_their_vertices(see, scene, marked, model, tmp_path):
+    photos = read_photos(tmp_path, markup="studs")
+    assert np.isnan(photos[1].landmarks[1]).all()
+    assert photos[1].box == Box.around(photos[1].landmarks[[0, 2, 3, 4]])
+    free = experiments.select_photo_landmarks(see(scene), photos, 10.0, "studs")
+    apart = np.linalg.norm(model.mean[free.indices] - model.mean[marked], axis=1)
+    assert apart.max() < 6  # mm: half an edge of this coarse mesh
+    wrong = np.array([cKDTree(model.mean).query(model.mean[v], 7)[1][6] for v in marked])
+    led = experiments.select_photo_landmarks(see(scene), photos, 20.0, "studs", wrong)
+    np.testing.assert_array_equal(led.indices, free.indices)
+    assert (led.error <= led.error_before).all()
+    assert led.error.mean() < 0.5 * led.error_before.mean()
+    before = experiments.landmark_vertex_errors(see(scene), photos, wrong, "studs")
+    np.testing.assert_allclose(before, led.error_before)
+
+
+def test_the_command_writes_lists_and_a_figure(
+    see, scene, marked, model, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(Reconstructor, "from_pretrained", lambda *_, **__: see(scene))
+    weights, out = tmp_path / "weights", tmp_path / "out" / "landmarks.json"
+    weights.mkdir()
+    model.save(weights / "face_model.safetensors")
+    (weights / "unet.safetensors").touch()
+    words = ["choose-landmarks", tmp_path, "--weights", weights, "--markup", "studs", "--out", out]
+    assert cli.main([str(word) for word in [*words, "--part", "all"]]) == 0
+    first = json.loads(out.read_text())
+    assert set(first) == {"studs"}
+    figure = tmp_path / "out" / "figure.png"
+    assert cli.main([str(word) for word in [*words, "--figure", figure]]) == 1  # one point unknown
+    (tmp_path / "b.ljson").write_bytes((tmp_path / "a.ljson").read_bytes())
+    capsys.readouterr()
+    assert cli.main([str(word) for word in [*words, "--figure", figure]]) == 0
+    assert figure.stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "the 1 photos that chose: " in printed
+    assert "1 other photos: " in printed
+
+
+def test_other_marks_than_expected_get_a_sentence(marked, tmp_path):
+    with pytest.raises(P2FError, match=r"landmarks of shape \(5, 2\), expected \(68, 2\)"):
+        read_photos(tmp_path)
+    write_ljson(tmp_path / "b.ljson", np.full((5, 2), np.nan))
+    with pytest.raises(P2FError, match="fewer than two"):
+        read_photos(tmp_path, markup="studs")
 
 
 # --- the weight of the prior ----------------------------------------------------------------------

@@ -68,6 +68,12 @@ MAKE = {
         [s.photo] * 4, [f.landmarks()] * 4, "abcd", truth=[s.people[0].landmarks()] * 4
     ),
     "textures": lambda m, s, f: figures.textures([s.photo], [f], yaws=(-40, 40), size=60),
+    "landmark_choice": lambda m, s, f: figures.landmark_choice(
+        m,
+        m.landmarks["ibug68"],
+        m.landmarks["ibug68"][::-1],
+        {"those": (np.full(68, 0.04), np.full(68, 0.03)), "others": np.full((2, 68), 0.05)},
+    ),
     "landmark_errors": lambda m, s, f: figures.landmark_errors(
         np.linspace(0.04, 0.06, 84), np.linspace(0.03, 0.05, 84)
     ),
