@@ -1,25 +1,22 @@
-"""The `p2f` command: thin, one function of the library a command."""
+"""The `p2f` command: thin, one function of the library a command.
+
+The commands that go through photos are in `p2f_lib.photo_commands`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
 
-from p2f_lib.errors import NoFaceError, P2FError
-from p2f_lib.export import obj_files, write_json
-from p2f_lib.images import SUFFIXES, read_image, write_image
-
-if TYPE_CHECKING:
-    from p2f_lib.reconstruction import Face, Reconstructor
-    from p2f_lib.rerender import View
+from p2f_lib import photo_commands
+from p2f_lib.errors import P2FError
+from p2f_lib.images import read_image
+from p2f_lib.photo_commands import make_reconstructor, say, sentence
 
 EPILOG = """\
 For every PHOTO this writes into DIR, named after the photo:
@@ -42,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
-        _say("stopped.")
+        say("stopped.")
         return 130
     except Exception as error:
-        _say(_sentence(error))
+        say(sentence(error))
         return 1
 
 
@@ -78,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
         help="what runs the network (default: %(default)s); the others are for the CPU and are "
         "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",
     )
-    command.set_defaults(run=_reconstruct)
+    command.add_argument(
+        "--resume", action="store_true", help="skip photos whose files are in DIR already"
+    )
+    command.set_defaults(run=photo_commands.reconstruct)
 
     command = commands.add_parser(
         "pose",
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_photos(command)
     command.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .csv")
     _add_network(command)
-    command.set_defaults(run=_pose)
+    command.set_defaults(run=photo_commands.pose)
 
     command = commands.add_parser(
         "fit",
@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
     command.add_argument("--name", default="person", help="of the files (default: %(default)s)")
     _add_network(command)
-    command.set_defaults(run=_fit)
+    command.set_defaults(run=photo_commands.fit)
 
     command = commands.add_parser(
         "render",
@@ -142,7 +142,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--seed", type=int, default=0, help="of --jitter (default: %(default)s)")
     _add_network(command)
-    command.set_defaults(run=_render)
+    command.add_argument(
+        "--resume", action="store_true", help="skip photos whose files are in DIR already"
+    )
+    command.set_defaults(run=photo_commands.render)
 
     command = commands.add_parser(
         "views",
@@ -412,21 +415,12 @@ def _add_weights(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _reconstructor(arguments: argparse.Namespace, engine: str = "torch") -> Reconstructor:
-    """The one that the options of `_add_network` name."""
-    from p2f_lib.reconstruction import Reconstructor  # loads PyTorch: seconds
-
-    return Reconstructor.from_pretrained(
-        arguments.weights, arguments.device, engine=engine, variant=arguments.variant
-    )
-
-
 def _evaluate(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.photos import read_photos
     from p2f_lib.experiments import photo_errors
 
     photos = read_photos(arguments.folder, arguments.part)
-    reconstructor = _reconstructor(arguments)
+    reconstructor = make_reconstructor(arguments)
     found = photo_errors(reconstructor, photos).summary(arguments.limit / 100)
     print(f"{found['photos']} photos, {found['unseen']} of them without a face")
     print(f"51 inner points: mean {100 * found['inner_mean']:.2f} %")
@@ -466,7 +460,7 @@ def _choose_landmarks(arguments: argparse.Namespace) -> int:
 
     markup, part = arguments.markup, arguments.part
     photos = read_photos(arguments.folder, part, markup)
-    reconstructor = _reconstructor(arguments)
+    reconstructor = make_reconstructor(arguments)
     # Its own, not those of a list beside the weights: the same choice however often it is made.
     own = MorphableModel.load(find_weights(arguments.weights) / FACE_MODEL_FILE)
     start = own.landmarks.get(markup)
@@ -494,10 +488,10 @@ def _evaluate_aflw2000(arguments: argparse.Namespace) -> int:
     from p2f_lib.datasets.aflw2000 import evaluate, predict, read_aflw2000, report
 
     data = read_aflw2000(arguments.folder)
-    reconstructor = _reconstructor(arguments)
+    reconstructor = make_reconstructor(arguments)
     predictions = predict(reconstructor, data.photos, arguments.box)
     for problem in (*data.problems, *predictions.problems):
-        _say(problem)
+        say(problem)
     print(report(evaluate(predictions, data.photos)))
     return 0
 
@@ -575,205 +569,6 @@ def _ablation(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _reconstruct(arguments: argparse.Namespace) -> int:
-    photos, failed = _expand(arguments.photos)
-    if not photos:
-        return 1
-    reconstructor = _reconstructor(arguments, arguments.engine)
-    _make_folder(arguments.out)
-    names = _Names(arguments.out, photos)
-    stems = [names.take("_".join(photo.stem.splitlines())) for photo in photos]
-
-    def work(number: int) -> str:
-        return _reconstruct_photo(
-            reconstructor, photos[number], stems[number], names, arguments.box
-        )
-
-    return int(_for_each(photos, work) or failed)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise P2FError(f"Cannot make the folder {folder}: {error}.") from error
-
-
-def _for_each(photos: Sequence[Path], work: Callable[[int], str]) -> bool:
-    """Work on every photo, by its number, and report the line that comes back; True if one failed.
-
-    One photo's trouble never stops the others.
-    """
-    failed = False
-    quiet = len(photos) == 1 or not sys.stderr.isatty()
-    for number, photo in enumerate(tqdm(photos, unit="photo", disable=quiet)):
-        try:
-            tqdm.write(work(number))
-        except Exception as error:
-            failed = True
-            _say(_sentence(error, photo))
-    return failed
-
-
-def _reconstruct_photo(
-    reconstructor: Reconstructor,
-    photo: Path,
-    stem: str,
-    names: _Names,
-    box: Sequence[float] | None,
-) -> str:
-    """Write everything about one photo; returns the line that reports it."""
-    image = read_image(photo)
-    faces = reconstructor(image) if box is None else [reconstructor.reconstruct(image, box)]
-    if not faces:
-        raise NoFaceError("No face was found; give its box with --box if there is one.")
-    document: dict = {
-        "photo": str(photo),
-        "width": image.shape[1],
-        "height": image.shape[0],
-        "faces": [],
-    }
-    for number, face in enumerate(faces, start=1):
-        name = stem if number == 1 else names.take(f"{stem}_{number}")
-        files = {"point_cloud": f"{name}.ply", "mesh": f"{name}.obj", "glb": f"{name}.glb"}
-        for file in files.values():
-            face.save(names.folder / file)
-        document["faces"].append({**face.to_dict(), **files})
-    path = names.folder / f"{stem}.json"
-    write_json(path, document)
-    return f"{photo}: {_summary(faces)} -> {path}"
-
-
-POSE_COLUMNS = ["photo", "yaw", "pitch", "roll", "confidence", "left", "top", "right", "bottom"]
-
-
-def _pose(arguments: argparse.Namespace) -> int:
-    photos, failed = _expand(arguments.photos)
-    done = _photos_in(arguments.out)
-    photos = [photo for photo in photos if str(photo) not in done]
-    if done:
-        print(f"{arguments.out} has {len(done)} photos already; {len(photos)} are left.")
-    if not photos:
-        return int(failed)
-    _make_folder(arguments.out.parent)
-    reconstructor = _reconstructor(arguments)
-    with arguments.out.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if not file.tell():
-            writer.writerow(POSE_COLUMNS)
-
-        def work(number: int) -> str:
-            face = reconstructor.reconstruct(read_image(photos[number]))
-            angles = [f"{angle:.1f}" for angle in (face.pose.yaw, face.pose.pitch, face.pose.roll)]
-            box = [f"{side:.1f}" for side in face.box.as_tuple()]
-            writer.writerow([photos[number], *angles, f"{face.confidence:.3f}", *box])
-            file.flush()  # an interrupted run goes on after it
-            return f"{photos[number]}: yaw {angles[0]}, pitch {angles[1]}, roll {angles[2]}"
-
-        return int(_for_each(photos, work) or failed)
-
-
-def _photos_in(table: Path) -> set[str]:
-    """The photos of a table of poses; a line that an interrupted run left unfinished is cut off."""
-    if not table.exists() or not table.stat().st_size:
-        return set()
-    try:
-        text = table.read_bytes().decode()
-        whole = text[: text.rfind("\n") + 1]
-        rows = list(csv.reader(whole.splitlines()))
-    except (OSError, ValueError, csv.Error):
-        rows = []
-    if not rows or rows[0] != POSE_COLUMNS:
-        raise P2FError(
-            f"{table} is no table of poses; its first line has to be {','.join(POSE_COLUMNS)}."
-        )
-    if whole != text:
-        table.write_bytes(whole.encode())
-    return {row[0] for row in rows[1:]}
-
-
-def _fit(arguments: argparse.Namespace) -> int:
-    from p2f_lib.export import write_glb, write_obj
-    from p2f_lib.reconstruction import neutral_mesh, share_shape
-
-    photos, failed = _expand(arguments.photos)
-    if not photos:
-        return 1
-    reconstructor = _reconstructor(arguments)
-    found: dict[Path, Face] = {}
-
-    def work(number: int) -> str:
-        found[photos[number]] = reconstructor.reconstruct(read_image(photos[number]))
-        return f"{photos[number]}: {_summary([found[photos[number]]])}"
-
-    failed |= _for_each(photos, work)
-    if not found:
-        return 1
-    faces = share_shape(list(found.values()), reconstructor.fitter)
-    _make_folder(arguments.out)
-    path = arguments.out / f"{_Names(arguments.out, photos).take(arguments.name)}.glb"
-    mesh = neutral_mesh(faces)
-    write_glb(path, mesh)
-    write_obj(path.with_suffix(".obj"), mesh)
-    document = {
-        "shape": faces[0].shape.round(5),
-        "photos": {str(photo): face.to_dict() for photo, face in zip(found, faces, strict=True)},
-    }
-    write_json(path.with_suffix(".json"), document)
-    print(f"{len(faces)} photos -> {path}")
-    return int(failed)
-
-
-def _render(arguments: argparse.Namespace) -> int:
-    from p2f_lib import rerender
-
-    wishes = ("yaw", "pitch", "roll", "expression", "light", "blend", "jitter")
-    if all(getattr(arguments, wish) is None for wish in wishes):
-        raise P2FError(
-            f"Nothing to change: give at least one of {', '.join(f'--{wish}' for wish in wishes)}."
-        )
-    if arguments.jitter is not None:
-        if arguments.jitter < 1:
-            raise P2FError(f"--jitter needs a number of at least 1, got {arguments.jitter}.")
-        for wish in ("yaw", "pitch", "roll", "expression"):
-            if getattr(arguments, wish) is not None:
-                raise P2FError(f"--jitter draws pose and expression itself; leave out --{wish}.")
-    light = None if arguments.light is None else rerender.named_light(arguments.light)
-    photos, failed = _expand(arguments.photos)
-    if not photos:
-        return 1
-    reconstructor = _reconstructor(arguments)
-    model_face, other = None, None
-    if arguments.expression not in (None, "neutral", "smile"):
-        model_face = reconstructor.reconstruct(read_image(arguments.expression))
-    if arguments.blend is not None:
-        picture = read_image(arguments.blend)
-        other = (reconstructor.reconstruct(picture), picture, arguments.share)
-    _make_folder(arguments.out)
-    count = arguments.jitter or 1
-    ends = [".png"] if arguments.jitter is None else [f"_{i + 1}.png" for i in range(count)]
-    names = _Names(arguments.out, photos, lambda path: [Path(f"{path}{end}") for end in ends])
-    stems = [names.take("_".join(photo.stem.splitlines())) for photo in photos]
-
-    def work(number: int) -> str:
-        image = read_image(photos[number])
-        face = reconstructor.reconstruct(image)
-        shown = face if other is None else rerender.between(face, other[0], other[2])
-        if arguments.jitter is None:
-            views = [_view(arguments, shown, model_face)]
-        else:
-            rng = np.random.default_rng([arguments.seed, number])
-            yaws = tuple(arguments.jitter_yaw)
-            views = [rerender.jittered_view(shown, rng, yaws) for _ in range(count)]
-        for end, view in zip(ends, views, strict=True):
-            picture = rerender.rerendered(face, image, view, light, other)
-            write_image(arguments.out / f"{stems[number]}{end}", picture)
-        pictures = "1 picture" if count == 1 else f"{count} pictures"
-        return f"{photos[number]}: {pictures} -> {arguments.out / (stems[number] + ends[0])}"
-
-    return int(_for_each(photos, work) or failed)
-
-
 def _views(arguments: argparse.Namespace) -> int:
     from p2f_lib import figures, rerender
     from p2f_lib.robustness import portraits
@@ -781,7 +576,7 @@ def _views(arguments: argparse.Namespace) -> int:
     if len(arguments.photos) == 1:
         raise P2FError("A sheet needs two photos or more, whose faces are mixed; got one.")
     pairs = [(read_image(photo), None) for photo in arguments.photos] or portraits()
-    reconstructor = _reconstructor(arguments)
+    reconstructor = make_reconstructor(arguments)
     images = [image for image, _ in pairs]
     faces = [reconstructor.reconstruct(image, box) for image, box in pairs]
     after = [*range(1, len(faces)), 0]  # whom each is mixed with
@@ -797,7 +592,7 @@ def _choose_weight(arguments: argparse.Namespace) -> int:
     from p2f_lib.experiments import render_frames, weight_errors
     from p2f_lib.fitting import WEIGHT
 
-    reconstructor = _reconstructor(arguments)
+    reconstructor = make_reconstructor(arguments)
     weights = sorted({*np.round(np.geomspace(1e-3, 1, 13), 4), WEIGHT})
     frames = render_frames(reconstructor.model, arguments.seed, arguments.frames, size=256)
     errors = weight_errors(reconstructor, frames, weights)
@@ -832,112 +627,6 @@ def _oracle(arguments: argparse.Namespace) -> int:
             print(f"{name}: mesh {numbers[1]:.2f} mm, pose {numbers[2]:.2f} degrees")
     print(f"Written: {table}, {picture}")
     return 0
-
-
-def _view(arguments: argparse.Namespace, face: Face, model_face: Face | None) -> View:
-    """What `p2f render` was asked to show of a face; `model_face` has the expression."""
-    from p2f_lib import rerender
-
-    expression = face.expression
-    if model_face is not None:
-        expression = rerender.transferred_expression(face, model_face)
-    elif arguments.expression == "smile":
-        expression = rerender.smile(face)
-    elif arguments.expression == "neutral":
-        expression = None
-    pose = rerender.posed(face, arguments.yaw, arguments.pitch, arguments.roll, arguments.relative)
-    return replace(pose, vertices=rerender.expressed(face, expression).vertices)
-
-
-def _summary(faces: Sequence[Face]) -> str:
-    best = faces[0]
-    count = "1 face" if len(faces) == 1 else f"{len(faces)} faces, the best one"
-    yaw, pitch, roll = (round(float(v)) for v in (best.pose.yaw, best.pose.pitch, best.pose.roll))
-    return (
-        f"{count} at yaw {yaw}, pitch {pitch}, roll {roll} degrees, "
-        f"confidence {best.confidence:.2f}"
-    )
-
-
-class _Names:
-    """Hands out names for results such that none overwrites another one or a photo."""
-
-    def __init__(
-        self,
-        folder: Path,
-        photos: Sequence[Path],
-        files: Callable[[Path], list[Path]] | None = None,
-    ) -> None:
-        self.folder = folder
-        self._files_of = files or _face_files
-        self._photos = {photo.resolve() for photo in photos}
-        self._taken: set[str] = set()
-
-    def take(self, name: str) -> str:
-        candidate, number = name, 1
-        while self._clashes(candidate):
-            number += 1
-            candidate = f"{name}-{number}"
-        self._taken |= {path.name.casefold() for path in self._files(candidate)}
-        return candidate
-
-    def _clashes(self, name: str) -> bool:
-        files = self._files(name)
-        return any(
-            path.name.casefold() in self._taken or path.resolve() in self._photos for path in files
-        )
-
-    def _files(self, name: str) -> list[Path]:
-        return self._files_of(self.folder / name)
-
-
-def _face_files(path: Path) -> list[Path]:
-    """What `p2f reconstruct` writes of a face."""
-    return [
-        path.with_name(f"{path.name}.json"),
-        path.with_name(f"{path.name}.ply"),
-        path.with_name(f"{path.name}.glb"),
-        *obj_files(path.with_name(f"{path.name}.obj")),
-    ]
-
-
-def _expand(paths: Sequence[Path]) -> tuple[list[Path], bool]:
-    """Photos in order, each once, folders replaced by their pictures; True if a folder had none."""
-    photos: dict[Path, Path] = {}
-    failed = False
-    for path in paths:
-        try:
-            found = _pictures(path) if path.is_dir() else [path]
-            if not found:
-                raise P2FError("There is no picture in this folder.")
-            for photo in found:
-                photos.setdefault(photo.resolve(), photo)
-        except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a ring
-            failed = True
-            _say(_sentence(error, path))
-    return list(photos.values()), failed
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The picture files in a folder, by name, without the textures of meshes beside them."""
-    textures = {obj_files(mesh)[2].name for mesh in folder.glob("*.obj")}
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.name not in textures and path.is_file()
-    )
-
-
-def _sentence(error: Exception, path: Path | None = None) -> str:
-    """One line on what went wrong, naming the file that it is about."""
-    text = " ".join(str(error).split())
-    if not isinstance(error, P2FError):
-        text = f"Unexpected {type(error).__name__}: {text or 'no details'}"
-    return text if path is None or str(path) in text else f"{path}: {text}"
-
-
-def _say(sentence: str) -> None:
-    tqdm.write(f"p2f: {sentence}", file=sys.stderr)
 
 
 if __name__ == "__main__":

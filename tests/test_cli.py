@@ -189,6 +189,27 @@ def test_same_names_do_not_overwrite_each_other(capsys, scene, photo, tmp_path):
     assert len({name.casefold() for name in meshes}) == len(meshes) == 8
 
 
+def test_a_resumed_run_skips_what_is_done(capsys, scene, photo, tmp_path):
+    (tmp_path / "photos" / "photo").mkdir(parents=True)
+    copies = [tmp_path / "photos" / "photo_2.png", tmp_path / "photos" / "photo" / "photo.png"]
+    for copy in copies:
+        write_image(copy, scene.photo)
+    out = tmp_path / "out"
+    words = [photo, *copies, "--out", out]
+    assert run(capsys, *words)[0] == 0
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "photo_2.json").write_text("{")  # where the run was killed, as it were
+    (out / "photo_2.ply").unlink()
+    status, lines, errors = run(capsys, *words, "--resume")
+    assert (status, errors) == (0, [])
+    assert [line.endswith("done before") for line in lines] == [True, False, True]
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    (tmp_path / "elsewhere").mkdir()
+    photo = photo.replace(tmp_path / "elsewhere" / "photo.png")  # another photo of the same name
+    _, lines, _ = run(capsys, photo, *copies, "--out", out, "--resume")
+    assert [line.endswith("done before") for line in lines] == [False, True, True]
+
+
 def test_photos_are_never_overwritten(capsys, scene, photo, tmp_path):
     shutil.copy(photo, tmp_path / "photo_texture.png")
     shutil.copy(photo, tmp_path / "photo.json")  # a picture by its content

@@ -357,6 +357,18 @@ def test_the_command_renders_a_folder(capsys, folder, tmp_path):
     assert (after != before).any(axis=2).mean() > 0.1
 
 
+def test_a_resumed_run_skips_whole_pictures(capsys, folder, tmp_path):
+    words = [folder / "a.png", folder / "c.png", "--out", tmp_path / "out", "--jitter", 2]
+    assert run(capsys, *words)[0] == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    half = tmp_path / "out" / "c_2.png"
+    half.write_bytes(half.read_bytes()[:1000])
+    status, lines, errors = run(capsys, *words, "--resume")
+    assert (status, errors) == (0, [])
+    assert [line.endswith("done before") for line in lines] == [True, False]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole
+
+
 def test_the_command_never_overwrites_a_photo(capsys, folder):
     before = (folder / "a.png").read_bytes()
     status, _, _ = run(capsys, folder / "a.png", "--out", folder, "--light", "left")
