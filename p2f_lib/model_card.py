@@ -41,8 +41,7 @@ and offsets of the face model {face_model}, mm; see the [README](../README.md) f
 
 ## What it has seen
 
-Synthetic photographs only: random people of the open face model, rendered. No photograph of a
-person. Anyone may use the weights, under the licence of the repository.
+{seen}
 
 ## How good it is
 
@@ -72,6 +71,13 @@ is mostly that of the mean face. It says nothing about who somebody is, and must
 identify, judge or track people without their consent. Skin tones are sampled evenly in training;
 errors by group on real photographs have not been measured.
 """
+
+SYNTHETIC = """\
+Synthetic photographs only: random people of the open face model, rendered. No photograph of a
+person. Anyone may use the weights, under the licence of the repository."""
+OTHERS = """\
+Photographs of {source}. Whoever uses the weights needs a right to those photographs and to their
+face model; what they were made for decides what for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +171,9 @@ def make_card(
     config = asdict(unet.config)
     weights_count = sum(p.numel() for p in unet.parameters())
     provenance = {"parameters": f"{weights_count / 1e6:.2f} million", **unet.metadata, **config}
+    source = unet.metadata.get("source", "synthetic")  # older files don't say
     text = TEXT.format(
+        seen=SYNTHETIC if source == "synthetic" else OTHERS.format(source=source),
         weights=weights,
         size=unet.config.input_size,
         face_model=reconstructor.model.name,

@@ -36,6 +36,7 @@ class Trained:
     config : how it was trained.
     heldout : samples of people whom it never saw.
     images_per_epoch : training samples.
+    source : of the samples, as of the parameters' entry `ground_truth.source`.
     start : the network that the training began with, if any.
     """
 
@@ -43,6 +44,7 @@ class Trained:
     config: TrainingConfig
     heldout: SampleBatch
     images_per_epoch: int
+    source: str
     start: UNet | None = None
 
     @property
@@ -181,7 +183,7 @@ def run(
         **options,
     )
     images = len(samples) * getattr(samples, "batch_size", 1)  # a stream counts batches
-    return Trained(unet, config, heldout, images, start)
+    return Trained(unet, config, heldout, images, data["source"], start)
 
 
 def save(path: str | Path, trained: Trained, model: MorphableModel, **more: str) -> None:
@@ -190,6 +192,7 @@ def save(path: str | Path, trained: Trained, model: MorphableModel, **more: str)
         path,
         trained.unet,
         images_seen=str(trained.images_seen),
+        source=trained.source,
         seed=str(trained.config.seed),
         face_model=model.name,
         face_model_checksum=model.checksum,

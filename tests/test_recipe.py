@@ -56,6 +56,7 @@ def test_the_command_writes_weights_with_their_provenance(trained, parameters):
     assert unet.config.norm == parameters["train"]["norm"]
     assert unet.metadata["images_seen"] == "24"
     assert unet.metadata["recipe"] == "small"
+    assert unet.metadata["source"] == "synthetic"
     assert {"seed", "face_model", "face_model_checksum", "code_revision"} <= set(unet.metadata)
     assert not list((trained / "out" / "checkpoints").iterdir())
 
@@ -181,8 +182,13 @@ def test_a_model_card_says_where_weights_come_from(trained, tmp_path):
         "area under the ROC curve between these people and 9 boxes",
         "| turned by +30 degrees | ",
         "figures/toy.png",
+        "Synthetic photographs only",
     ):
         assert part in text
+    reconstructor.unet.metadata["source"] = "300w-lp"
+    text = model_card.make_card(reconstructor, samples, {}, "toy", "toy.png").text
+    assert "Photographs of 300w-lp." in text
+    assert "Synthetic photographs only" not in text
     assert (tmp_path / "figures" / "toy.png").stat().st_size > 1000
 
 
