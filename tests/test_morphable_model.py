@@ -10,7 +10,15 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from p2f_lib.errors import P2FError
-from p2f_lib.morphable_model import MorphableModel, edges_of, loop_operator
+from p2f_lib.morphable_model import (
+    MorphableModel,
+    edges_of,
+    loop_operator,
+    normals_of_rows,
+    triangles_around,
+    vertex_normals,
+)
+from tests.toy import toy_model
 
 ARRAYS = (
     "mean",
@@ -471,3 +479,15 @@ def test_the_sign_of_a_zero_does_not_change_the_file(model, tmp_path):
     replace(model, shape_basis=basis).save(tmp_path / "minus.safetensors")
     plus, minus = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("plus", "minus"))
     assert plus == minus
+
+
+def test_normals_of_some_vertices_are_those_of_all():
+    model = toy_model(600)
+    rows = np.array([5, 0, 599, 311, 5])
+    starts, around = triangles_around(model.triangles, model.n_vertices)
+    for vertex in (0, 311, 599):
+        touching = np.flatnonzero((model.triangles == vertex).any(axis=1))
+        np.testing.assert_array_equal(around[starts[vertex] : starts[vertex + 1]], touching)
+    vertices = model.vertices(np.full(model.n_shape, 0.5, np.float32), None)
+    found = normals_of_rows(vertices, model.triangles, starts, around, rows)
+    np.testing.assert_array_equal(found, vertex_normals(vertices, model.triangles)[rows])
