@@ -26,16 +26,17 @@ def rows() -> list[Row]:
         before = [statistics.median(_sample_ms(model, size)) for size in (128, 256)]
         keep_freed_memory()  # as the processes that render training images do
         middle, large = (_sample_ms(model, size) for size in (128, 256))
+        single = [statistics.median(_sample_ms(model, size, 1)) for size in (128, 256)]
         target = _target_ms(model)
-    what = f"2x2 rays a pixel, {model.n_vertices} vertices ({model.name}), 1 core"
-    photos = f"photograph, PNCC and offsets, {what}"
-    median = (
-        f"{photos}; median of {SAMPLES} samples; reference: the same where freed memory goes back "
-        "to the system"
-    )
+    mesh = f"{model.n_vertices} vertices ({model.name}), 1 core; median of {SAMPLES} samples"
+    photos = f"photograph, PNCC and offsets, 2x2 rays a pixel, {mesh}"
+    median = f"{photos}; reference: the same where freed memory goes back to the system"
+    simple = f"the same with the one ray a pixel of the recipes in params/, {mesh}"
     return [
         Row("sample_128_ms", statistics.median(middle), "ms", before[0], f"128x128 {median}"),
         Row("sample_256_ms", statistics.median(large), "ms", before[1], f"256x256 {median}"),
+        Row("sample_128_one_ray_ms", single[0], "ms", note=f"128x128, {simple}"),
+        Row("sample_256_one_ray_ms", single[1], "ms", note=f"256x256, {simple}"),
         Row(
             "target_64_ms",
             target,
@@ -46,13 +47,14 @@ def rows() -> list[Row]:
     ]
 
 
-def _sample_ms(model: MorphableModel, size: int) -> list[float]:
+def _sample_ms(model: MorphableModel, size: int, rays: int = 2) -> list[float]:
+    """Milliseconds of each sample, with `rays` squared a pixel."""
     for index in range(SAMPLES // 4):  # prepares the model, reads the backgrounds
-        render_sample(model, 0, index, size)
+        render_sample(model, 0, index, size, supersample=rays)
     times = []
     for index in range(SAMPLES):
         start = time.perf_counter()
-        render_sample(model, 0, index, size)
+        render_sample(model, 0, index, size, supersample=rays)
         times.append(1000 * (time.perf_counter() - start))
     return times
 
