@@ -4,6 +4,7 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import torch
 from scipy.optimize import least_squares
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -12,6 +13,7 @@ from benchmarks import Row, median_ms
 from benchmarks._common import BUILD
 from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.fitting import Fitter, correspondences, fit_face, valid_mask
+from p2f_lib.fitting_torch import BatchFitter
 from p2f_lib.ground_truth import render_ground_truth
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.reconstruction import FACE_MODEL_FILE
@@ -28,6 +30,8 @@ def rows() -> list[Row]:
         _row("fit_12k_ms", small, 256),
         _row("fit_47k_ms", large, 256),
         _joint_row("fit_1000_photos_s", small),
+        _batch_row("fit_12k_batch_ms", small, "cpu"),
+        *([_batch_row("fit_12k_gpu_ms", small, "cuda")] if torch.cuda.is_available() else []),
     ]
 
 
@@ -120,6 +124,39 @@ def _joint_row(name: str, model: MorphableModel) -> Row:
         "s",
         note=f"one shape and 1000 expressions from 1000 photos with localised vertices (Eq. 5), "
         f"{model.n_shape} + {model.n_expression} coefficients; {peak / 1e6:.0f} MB at most",
+    )
+
+
+def _batch_row(name: str, model: MorphableModel, device: str) -> Row:
+    """Many faces whose planes are on the device already, and stay there."""
+    size, count = 256, 16
+    seen = [_planes(model, size, yaw)[:2] for yaw in np.linspace(-60, 60, count)]
+    pncc, offsets = (
+        torch.from_numpy(np.stack(planes)).to(device) for planes in zip(*seen, strict=True)
+    )
+    fitter, center = BatchFitter(model, device), torch.full((2,), (size - 1) / 2, device=device)
+    chosen = torch.from_numpy(model.landmarks["ibug68"]).long().to(device)
+
+    def batch() -> None:
+        fitter(pncc, offsets, center).landmarks(chosen)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    one, middle = Fitter(model), np.full(2, (size - 1) / 2)
+
+    def singly() -> None:
+        for pncc_one, offsets_one in seen:
+            fit = fit_face(one, pncc_one, offsets_one, valid_mask(pncc_one), middle)
+            fit.camera.project(fit.vertices[model.landmarks["ibug68"]])
+
+    place = "1 core" if device == "cpu" else torch.cuda.get_device_name()
+    return Row(
+        name,
+        median_ms(batch, 5) / count,
+        "ms",
+        median_ms(singly, 5) / count,
+        f"a face of a batch of {count} in PyTorch, {size}x{size}, {model.n_vertices} posed "
+        f"vertices, {place}; reference: one after the other on one core",
     )
 
 

@@ -23,7 +23,7 @@ TYPICAL_DISTANCE = 1200.0  # mm
 # Prediction errors are shared by neighbouring pixels: however many there are, they are worth about
 # this many independent measurements when they are weighed against the prior on the distance.
 INDEPENDENT_PIXELS = 100
-_TUKEY = 4.685  # in standard deviations: 95 % efficient on Gaussian noise
+TUKEY = 4.685  # in standard deviations: 95 % efficient on Gaussian noise
 _BLOCK = 128  # points at a time
 
 
@@ -440,13 +440,13 @@ def _refine(points, pixels, start, rotation, robust, fixed_focal):
     prior = start[1]
     numbers, turned = start.copy(), rotation.copy()
     for _ in range(2):
-        limit = (_TUKEY * deviation) ** 2 if robust else np.inf
+        limit = (TUKEY * deviation) ** 2 if robust else np.inf
         numbers, turned = _descend(
             points, pixels, numbers, turned, prior, deviation, limit, fixed_focal
         )
         _distances(points, pixels, numbers, turned, distance)
         deviation = min(_median_deviation(distance), first)
-    limit = (_TUKEY * first) ** 2 if robust else np.inf
+    limit = (TUKEY * first) ** 2 if robust else np.inf
     matrix = np.empty((8, 8))
     before = _gauss_newton(points, pixels, start, rotation, limit, matrix)
     if _gauss_newton(points, pixels, numbers, turned, limit, matrix) <= before:
@@ -739,7 +739,7 @@ def _tukey_affine(data, solution):
     distance, weighted = np.empty(data.shape[1]), np.empty(data.shape)
     for _ in range(6):
         _misses(data, solution, np.inf, distance)
-        limit = _TUKEY * _median_deviation(distance)
+        limit = TUKEY * _median_deviation(distance)
         for n in range(len(distance)):
             ratio = min(distance[n] / limit, 1.0)
             distance[n] = 1 - ratio * ratio  # now the weight's root

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numba
@@ -35,6 +36,7 @@ from p2f_lib.morphable_model import MorphableModel
 # coefficient has to explain to be worth its price. Independent of image size, because the data term
 # is a mean over vertices.
 WEIGHT = 0.02
+BACKGROUND = 15.0  # mm from the origin within which a PNCC is no point of a face
 GATE = 4.0  # mm, as in the authors' code
 PIXEL_ROUNDS = 4  # of coefficients and camera in turn, where no offsets are given
 PERSPECTIVE_MISFIT = 10.0  # mm by which an affine camera may misplace a point of a selfie
@@ -110,7 +112,7 @@ class FaceFit:
     precision: np.ndarray
 
 
-def valid_mask(pncc: np.ndarray, threshold: float = 15.0, erode: int = 1) -> np.ndarray:
+def valid_mask(pncc: np.ndarray, threshold: float = BACKGROUND, erode: int = 1) -> np.ndarray:
     """(H, W) bool: pixels whose PNCC lies far from 0, the background code, and is finite.
 
     Parameters
@@ -274,6 +276,14 @@ class Fitter:
     ----------
     model : the face model
     gate : mm between a vertex of the mean face and the PNCC of a pixel that may show it
+
+    Attributes
+    ----------
+    mean : (V, 3) float32, mm
+    rows : (V, 3, K) float32, shape and expression modes; the rows of a vertex lie together, so that
+        picking vertices is one copy
+    precision : (K,) float64, of the coefficients: 1 / sigma^2
+    grid : the nearest vertex of any point near the mean face
     """
 
     def __init__(self, model: MorphableModel, gate: float = GATE) -> None:
@@ -281,12 +291,14 @@ class Fitter:
             raise P2FError(f"The gate must lie between 0 and 20 mm, got {gate}.")
         self.model, self.gate = model, float(gate)
         basis = np.concatenate([model.shape_basis, model.expression_basis])
-        # (V, 3, K): the rows of a vertex lie together, so that picking vertices is one copy.
-        self._rows = np.ascontiguousarray(np.moveaxis(basis, 0, -1), dtype=np.float32)
+        self.rows = np.ascontiguousarray(np.moveaxis(basis, 0, -1), dtype=np.float32)
         sigma = np.concatenate([model.shape_sigma, model.expression_sigma]).astype(float)
-        self._precision = 1.0 / np.maximum(sigma, 1e-6) ** 2
-        self._mean = np.ascontiguousarray(model.mean, dtype=np.float32)
-        self._grid: _VertexGrid | None = None
+        self.precision = 1.0 / np.maximum(sigma, 1e-6) ** 2
+        self.mean = np.ascontiguousarray(model.mean, dtype=np.float32)
+
+    @cached_property
+    def grid(self) -> VertexGrid:
+        return VertexGrid.build(self.mean, self.gate)
 
     def localize(self, pncc: np.ndarray, offsets: np.ndarray, valid: np.ndarray) -> Localized:
         """Vertices with the pixels that show them (section 3.4).
@@ -303,14 +315,12 @@ class Fitter:
         valid : (H, W) bool
         """
         _check_planes(pncc, offsets, valid)
-        if self._grid is None:
-            self._grid = _VertexGrid.build(self._mean, self.gate)
-        grid = self._grid
+        grid = self.grid
         pncc, offsets = (np.ascontiguousarray(p, dtype=np.float32) for p in (pncc, offsets))
         best = _nearest_pixels(
             pncc,
             valid,
-            self._mean,
+            self.mean,
             grid.origin,
             np.float32(1 / grid.voxel),
             grid.bricks,
@@ -319,7 +329,7 @@ class Fitter:
             self.gate,
         )
         vertices = np.flatnonzero(best >= 0)
-        pixels, carried = _invert(pncc, offsets, valid, self._mean, vertices, best[vertices])
+        pixels, carried = _invert(pncc, offsets, valid, self.mean, vertices, best[vertices])
         return Localized(vertices, pixels, carried)
 
     def coefficients(
@@ -370,7 +380,7 @@ class Fitter:
         thinned = _thinned(localized, limit)
         if not np.isfinite(thinned.pixels).all():
             raise P2FError("Pixels of localized vertices hold NaN or infinite values.")
-        basis = self._rows[thinned.vertices]
+        basis = self.rows[thinned.vertices]
         mean = self.model.mean[thinned.vertices].astype(float)
         fit, coefficients = None, np.zeros(basis.shape[2])
         for _ in range(1 if isinstance(camera, AffineCamera) else 2):
@@ -386,7 +396,7 @@ class Fitter:
     def _solved(self, normal: np.ndarray, right: np.ndarray, weight: float) -> Fit:
         """The Tikhonov solution of normal equations (K, K), (K,)."""
         normal = normal.astype(float)
-        normal[np.diag_indices_from(normal)] += weight * self._precision  # Eq. 4
+        normal[np.diag_indices_from(normal)] += weight * self.precision  # Eq. 4
         _, solution, failed = dposv(normal, right)  # scipy.linalg.cho_solve's, without its checks
         if failed:
             raise np.linalg.LinAlgError("The normal equations are not positive definite.")
@@ -412,7 +422,7 @@ class Fitter:
         expressions : (n, Ke)
         """
         ks = self.model.n_shape
-        shape_precision, expression_precision = np.split(weight * self._precision, [ks])
+        shape_precision, expression_precision = np.split(weight * self.precision, [ks])
         schur, reduced = np.diag(shape_precision), np.zeros(ks)
         eliminated = []
         for item in localized:
@@ -432,7 +442,7 @@ class Fitter:
     def _equations(self, localized: Localized, limit: int) -> tuple[np.ndarray, np.ndarray]:
         """Normal matrix (K, K) and right side (K,) of Eq. 2 and 3, means over the vertices."""
         thinned = _thinned(localized, limit)
-        a = self._rows[thinned.vertices].reshape(3 * len(thinned), -1)  # Eq. 2, 3
+        a = self.rows[thinned.vertices].reshape(3 * len(thinned), -1)  # Eq. 2, 3
         b = np.asarray(thinned.offsets, np.float32).reshape(-1)
         if not np.isfinite(b).all():
             raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
@@ -460,7 +470,7 @@ def _pixel_rows(camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 @dataclass(frozen=True, eq=False)
-class _VertexGrid:
+class VertexGrid:
     """Nearest vertex in constant time: a vertex per voxel near the surface, and who is beside whom.
 
     The vertex of a voxel is the nearest to its centre; the nearest to a point inside is that one or
@@ -474,7 +484,7 @@ class _VertexGrid:
     neighbours: np.ndarray  # (V, 10) uint32, nearest first
 
     @classmethod
-    def build(cls, mean: np.ndarray, gate: float) -> _VertexGrid:
+    def build(cls, mean: np.ndarray, gate: float) -> VertexGrid:
         voxel = 2.0
         while np.prod((np.ptp(mean, axis=0) + 2 * gate) / voxel) > 4e6:  # bounded memory
             voxel *= 1.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -187,26 +186,35 @@ def predict(
             f"The network takes uint8 crops (B, {size}, {size}, 3), got {images.dtype} "
             f"{images.shape}."
         )
-    run, device = _on_tensors(unet)
-    batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
-    batch = normalise_images(batch)
+    device = next(unet.parameters()).device if isinstance(unet, nn.Module) else "cpu"
+    pncc, offsets = predict_planes(unet, torch.from_numpy(images).to(device), mirror)
+    return pncc.cpu().numpy(), offsets.cpu().numpy()
+
+
+@torch.no_grad()
+def predict_planes(
+    unet: UNet | Engine, images: torch.Tensor, mirror: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`predict` for crops that are on the network's device; the planes stay there.
+
+    Parameters
+    ----------
+    unet, mirror : as of `predict`
+    images : (B, S, S, 3) uint8
+
+    Returns
+    -------
+    pncc, offsets : (B, S, S, 3) float32, mm
+    """
+    run = unet if isinstance(unet, nn.Module) else lambda b: torch.from_numpy(unet(b.numpy()))
+    batch = normalise_images(images.permute(0, 3, 1, 2).contiguous())
     planes = run(batch)
     if mirror:  # the mean face is symmetric: only x changes its sign
-        sign = torch.tensor([-1.0, 1, 1, -1, 1, 1], device=device)[:, None, None]
+        sign = torch.tensor([-1.0, 1, 1, -1, 1, 1], device=batch.device)[:, None, None]
         planes = (planes + run(batch.flip(-1)).flip(-1) * sign) / 2
-    planes = planes.permute(0, 2, 3, 1).float().cpu().numpy()
-    pncc = np.ascontiguousarray(planes[..., :3]) * np.float32(unet.config.pncc_scale)
-    offsets = np.ascontiguousarray(planes[..., 3:]) * np.float32(unet.config.offset_scale)
-    return pncc, offsets
-
-
-def _on_tensors(
-    unet: UNet | Engine,
-) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.device]:
-    """A function from images to planes, and the device of both."""
-    if isinstance(unet, nn.Module):
-        return unet, next(unet.parameters()).device
-    return lambda batch: torch.from_numpy(unet(batch.numpy())), torch.device("cpu")
+    planes = planes.permute(0, 2, 3, 1).float()
+    pncc, offsets = (planes[..., part].contiguous() for part in (slice(3), slice(3, 6)))
+    return pncc * unet.config.pncc_scale, offsets * unet.config.offset_scale
 
 
 def save_unet(path: str | Path, unet: UNet, **metadata: str) -> None:

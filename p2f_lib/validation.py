@@ -12,13 +12,12 @@ import torch
 from p2f_lib.datasets.jitter import CENTRED, jitter_batch, sample_crops
 from p2f_lib.errors import P2FError
 from p2f_lib.evaluation import errors_2d
-from p2f_lib.fitting import Fitter, fit_face, valid_mask
+from p2f_lib.fitting import BACKGROUND, Fitter, fit_face, valid_mask
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.images import write_image
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.unet import UNet, normalise_images
 
-MASK_THRESHOLD = 15.0  # mm: closer to the origin than any surface point
 BATCH = 64
 N_FITTED = 64  # samples whose landmarks are measured: a fit takes as long as several predictions
 N_SHOWN = 8
@@ -91,7 +90,7 @@ def heldout_errors(unet: UNet, model: MorphableModel, samples: SampleBatch) -> E
         offset_sum += float(((said[:, 3:] - planes[:, 3:]).abs() * mask).sum())
         zero_sum += float((planes[:, 3:].abs() * mask).sum())
         pixels += 3 * int(valid.sum())
-        seen = said[:, :3].norm(dim=1) > MASK_THRESHOLD
+        seen = said[:, :3].norm(dim=1) > BACKGROUND
         both += int((seen & valid).sum())
         either += int((seen | valid).sum())
     if not pixels:
@@ -154,7 +153,7 @@ def picture(found: Planes) -> np.ndarray:
         return (planes / (2 * scale) + 0.5).clamp(0, 1) * 255
 
     true = found.valid[:, None]
-    seen = (found.said[:, :3].norm(dim=1) > MASK_THRESHOLD)[:, None]
+    seen = (found.said[:, :3].norm(dim=1) > BACKGROUND)[:, None]
     rows = [found.images]
     for planes, mask in ((found.said, seen), (found.planes, true)):
         for part, scale in ((planes[:, :3], PNCC_RANGE), (planes[:, 3:], OFFSET_RANGE)):
