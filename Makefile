@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab release card oracle views paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card oracle views paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,10 @@ ablation: weights  ## train without one ingredient of the photographs at a time 
 
 lab: weights  ## open the notebooks in JupyterLab
 	@jupyter lab
+
+app: weights  ## serve the notebook explore as a page without code, on this machine only
+	@voila notebooks/explore.ipynb --Voila.ip=127.0.0.1 --TagRemovePreprocessor.enabled=True \
+		--TagRemovePreprocessor.remove_cell_tags=in-python
 
 # Its second round goes on from the weights of the first, on other people.
 release: weights  ## train the network that is released, by params/release.yaml or RECIPE=FILE

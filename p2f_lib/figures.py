@@ -390,6 +390,47 @@ def rerenderings(
     return figure
 
 
+def stages(image: np.ndarray, face: Face, size: int = 220) -> list[tuple[str, np.ndarray]]:
+    """What becomes of a photo, step by step: titles and (size, size, 3) uint8 pictures.
+
+    The photo about the face with its box and landmarks, what the network sees and says, the
+    vertices found in it, and the fitted mesh over the photo.
+    """
+    shown, crop = face.photo, face.photo_crop
+    camera = face.camera.transformed(crop.from_picture)
+    mesh, mask = shaded(face.vertices, face.triangles, camera, *shown.shape[:2])
+    over = np.where(mask[..., None], 0.35 * shown / 255 + 0.65 * mesh, shown / 255)
+    marked = cv2.resize(shown, (size, size), interpolation=cv2.INTER_AREA)
+    scale = size / len(shown)
+    left, top, right, bottom = face.box.as_tuple()
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    sides = np.rint(crop.points_from_picture(corners) * scale).astype(int)
+    marked = cv2.polylines(marked, [sides], True, (255, 200, 0), 1, cv2.LINE_AA)
+    color = tuple(bytes.fromhex(LANDMARK_COLOR[1:]))
+    for point in np.rint(crop.points_from_picture(face.landmarks("ibug68")) * scale).astype(int):
+        marked = cv2.circle(marked, point.tolist(), 1, color, -1, cv2.LINE_AA)
+    found = cv2.resize(face.image, (size, size), interpolation=cv2.INTER_LINEAR)
+    places = np.rint((face.localized.pixels + 0.5) * size / len(face.image)).astype(int)
+    found[tuple(places.clip(0, size - 1).T[::-1])] = color
+    pictures = {
+        "photo, box, landmarks": marked,
+        "the network's crop": face.image,
+        "PNCC": pncc_colors(face.pncc, face.valid),
+        "offsets": offset_colors(face.offsets, face.valid),
+        "vertices found": found,
+        "fitted mesh": over,
+    }
+    return [(title, _square(picture, size)) for title, picture in pictures.items()]
+
+
+def _square(picture: np.ndarray, size: int) -> np.ndarray:
+    """A square picture, uint8 or in 0..1, as uint8 of `size` pixels a side."""
+    if picture.dtype != np.uint8:
+        picture = np.rint(255 * picture).astype(np.uint8)
+    way = cv2.INTER_AREA if len(picture) > size else cv2.INTER_NEAREST
+    return cv2.resize(picture, (size, size), interpolation=way)
+
+
 def interactive_points(face: Face) -> graph_objects.Figure:
     """The network's coloured point cloud, to be turned with the mouse."""
     x, y, z = np.round(face.points, 1).T

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -90,36 +91,52 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise P2FError(f"{path} is empty, expected a picture.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what Pillow warns of is checked here
-            return _decode(path, max_pixels)
+            return _decode(path, str(path), max_pixels)
     except P2FError:
         raise
     except (OSError, ValueError) as error:  # no permission, a name too long, a null byte in it
         raise P2FError(f"{path} cannot be read: {error}.") from error
 
 
-def _decode(path: Path, max_pixels: int) -> np.ndarray:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """A picture file's bytes, an upload's for instance, to a picture; as `read_image`.
+
+    Parameters
+    ----------
+    data : what the file holds.
+    name : how errors call it.
+    max_pixels : as of `read_image`.
+    """
+    if not data:
+        raise P2FError(f"{name} is empty, expected a picture.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _decode(BytesIO(data), name, max_pixels)
+
+
+def _decode(file: Path | BytesIO, name: str, max_pixels: int) -> np.ndarray:
     try:
-        picture = Image.open(path, formats=FORMATS)
+        picture = Image.open(file, formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise P2FError(f"{path} has more than {max_pixels:,} pixels; shrink it first.") from error
+        raise P2FError(f"{name} has more than {max_pixels:,} pixels; shrink it first.") from error
     except PermissionError:
         raise
     except Exception as error:
         raise P2FError(
-            f"{path} is not a picture that can be read (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, "
+            f"{name} is not a picture that can be read (JPEG, PNG, WebP, BMP, TIFF, GIF, PNM, "
             "AVIF)."
         ) from error
     with picture:
         width, height = picture.size
         if width * height > max_pixels:
             raise P2FError(
-                f"{path} has {width} x {height} pixels, more than the {max_pixels:,} allowed; "
+                f"{name} has {width} x {height} pixels, more than the {max_pixels:,} allowed; "
                 "shrink it first."
             )
         try:
             picture.load()
         except Exception as error:  # decoders raise almost anything on damaged files
-            raise P2FError(f"{path} is a damaged or truncated picture: {error}.") from error
+            raise P2FError(f"{name} is a damaged or truncated picture: {error}.") from error
         return np.ascontiguousarray(_to_rgb(_upright(picture)))
 
 

@@ -260,7 +260,8 @@ class Face:
         return TEXTURE_SIDES[self.photo_crop.size > TEXTURE_SIDES[0]]
 
     @cached_property
-    def _mesh(self) -> TexturedMesh:
+    def mesh(self) -> TexturedMesh:
+        """The fitted mesh with its completed texture."""
         return self.textured_mesh(self.texture(self.texture_side))
 
     def textured_mesh(self, texture: Texture) -> TexturedMesh:
@@ -303,9 +304,9 @@ class Face:
             case ".ply", None | "points":
                 write_ply(path, self.points, self.point_colors)
             case ".ply", "mesh":
-                write_mesh_ply(path, self._mesh)
+                write_mesh_ply(path, self.mesh)
             case ".obj" | ".glb" as suffix, None | "mesh" | "photo":
-                mesh = self.photo_mesh() if what == "photo" else self._mesh
+                mesh = self.photo_mesh() if what == "photo" else self.mesh
                 (write_obj if suffix == ".obj" else write_glb)(path, mesh)
             case ".json", None:
                 write_json(path, self.to_dict())

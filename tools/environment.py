@@ -13,7 +13,7 @@ CONDA_NAMES = {
     "opencv-python": "opencv",
     "torch": "pytorch",
 }
-PYPI_ONLY = {"anny"}
+PYPI_ONLY = {"anny", "playwright"}
 
 HEADER = """\
 # Written by tools/environment.py from pyproject.toml; do not edit.
