@@ -87,9 +87,6 @@ def test_turning_the_view_moves_the_eye_not_the_mesh(page):
     assert page.yaw.value == 0
     eye = page.figure.layout.scene.camera.eye
     assert (eye.x, eye.y) == (0, 1.6)
-        0,
-        1.6,
-    )
 
 
 def test_points_and_mesh_take_turns(page):
