@@ -235,7 +235,7 @@ PLANS = (
         light="dark",
     ),
     Plan(
-        "speaks into a microphone; cut to a second camera and back",
+        "speaks into a microphone; cuts to a second and a third camera",
         Role(age=0.6, looks=("brown", "bare"), yaw=22, size=(0.38, 0.38)),
         holds="microphone",
         cuts=((0.0, View()), (0.4, View(38.0, 1.2)), (0.75, View(-15.0, 0.8))),
@@ -537,7 +537,7 @@ def _light(light: Light, kind: str) -> Light:
         return Light(
             sky=np.full(3, 0.09),
             ground=np.full(3, 0.05),
-            directions=np.array([[-0.96, 0.25, 0.12]]),
+            directions=np.array([[-0.85, 0.25, 0.46]]),
             colors=np.array([[1.25, 1.15, 1.0]]),
             sharpness=np.array([40.0]),
         )
