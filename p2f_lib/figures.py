@@ -22,6 +22,7 @@ from p2f_lib.rasterizer import interpolate, rasterize
 
 if TYPE_CHECKING:
     from p2f_lib.ablation import Outcome
+    from p2f_lib.datasets.menpo3d import Clip
     from p2f_lib.evaluation import Statistics
     from p2f_lib.export import TexturedMesh
     from p2f_lib.morphable_model import MorphableModel
@@ -608,4 +609,31 @@ def figure7(
         axis.set_xlim(0, 100 * limit)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def clip_frames(clips: Sequence[Clip], titles: Sequence[str], columns: int = 9) -> Figure:
+    """Contact sheet of a data set: a row a clip, frames evenly spread over it, with their points.
+
+    Parameters
+    ----------
+    clips : annotated videos.
+    titles : one each, what the clip shows.
+    columns : frames of a clip.
+    """
+    height, width = next(iter(clips[0])).shape[:2]
+    figure, axes = plt.subplots(
+        len(clips), columns, figsize=(1.5 * columns, (1.5 * height / width + 0.2) * len(clips)),
+        squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.2},
+    )  # fmt: skip
+    plt.close(figure)
+    for row, clip, title in zip(axes, clips, titles, strict=True):
+        chosen = np.linspace(0, len(clip) - 1, columns).round().astype(int)
+        images = dict(enumerate(clip))
+        for axis, index in zip(row, chosen, strict=True):
+            axis.imshow(images[index])
+            axis.plot(*clip.projected[index].T, ".", color=LANDMARK_COLOR, markersize=0.7)
+            axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            axis.set_axis_off()
+        row[0].set_title(f"{clip.name}  {title}", fontsize=7, loc="left", pad=2)
     return figure

@@ -397,3 +397,31 @@ def test_contact_sheet_has_a_cell_a_sample():
 def test_ablation_without_photographs_shows_synthetic_people_only():
     outcomes = [Outcome(n, 0, 5.0, 6.0, 0.8, 0.9, np.nan, np.nan) for n in ("nothing", "hair")]
     assert len(figures.ablation(outcomes).axes) == 1
+
+
+class FewFrames:
+    """A clip of pictures in memory."""
+
+    def __init__(self, name, frames):
+        self.name, self.frames = name, frames
+        self.projected = np.full((len(frames), 84, 2), np.arange(len(frames))[:, None, None])
+
+    def __len__(self):
+        return len(self.frames)
+
+    def __iter__(self):
+        return iter(self.frames)
+
+
+FILMS = [FewFrames(n, np.full((5, 30, 40, 3), 50 * i, np.uint8)) for i, n in enumerate("ab")]
+MAKE["clip_frames"] = lambda m, s, f: figures.clip_frames(FILMS, ["walks", "talks"], columns=3)
+
+
+def test_clip_frames_shows_each_clip_from_its_first_to_its_last_frame(made):
+    axes = made["clip_frames"].axes
+    assert len(axes) == 2 * 3
+    assert [axis.get_title(loc="left") for axis in axes[::3]] == ["a  walks", "b  talks"]
+    for number, axis in enumerate(axes):
+        clip, frame = FILMS[number // 3], (0, 2, 4)[number % 3]
+        np.testing.assert_array_equal(axis.images[0].get_array(), clip.frames[frame])
+        np.testing.assert_array_equal(axis.lines[0].get_xydata(), clip.projected[frame])

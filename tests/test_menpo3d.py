@@ -128,6 +128,21 @@ def test_write_clip_refuses_what_does_not_fit(tmp_path):
         menpo3d.write_clip(tmp_path, "a", smooth_frames(), projected[:, :68], model)
     with pytest.raises(P2FError, match="4 frames but 5 rows"):
         menpo3d.write_clip(tmp_path, "a", smooth_frames(4), projected, model)
+    with pytest.raises(P2FError, match="frames 1 to 4, but not all of"):
+        menpo3d.write_clip(
+            tmp_path, "a", smooth_frames(4), projected, model, numbers=[1, 2, 3, 4, 6]
+        )
+
+
+def test_some_frames_may_be_left_unannotated(root):
+    projected, model = truth(2)
+    menpo3d.write_clip(root, "001", smooth_frames(), projected, model, numbers=[2, 5])
+    (clip,) = menpo3d.read_clips(root)  # those of the earlier clip are gone
+    assert clip.frames == (2, 5)
+    np.testing.assert_array_equal(clip.projected, projected)
+    np.testing.assert_array_equal(clip.model, model)
+    blue = [frame[..., 2].mean() for frame in clip]
+    assert blue == pytest.approx([20, 80], abs=4)
 
 
 # --- video ---

@@ -13,7 +13,12 @@ from p2f_lib.synthesis.hair import EDGE_ANGLES, build_sheet
 from p2f_lib.synthesis.lens import PLAIN_LENS, _curve, develop
 from p2f_lib.synthesis.paint import seen_rows
 from p2f_lib.synthesis.people import sample_appearance
-from p2f_lib.synthesis.photograph import render_photo, sample_scene
+from p2f_lib.synthesis.photograph import (
+    render_backdrop,
+    render_light,
+    render_photo,
+    sample_scene,
+)
 from tests.toy import toy_model
 
 
@@ -160,3 +165,23 @@ def test_the_torso_follows_the_head_in_part():
     half = head @ photograph._torso_rotation(head, replace(scene, body_follow=0.5))
     turned = photograph.UPRIGHT @ rotation_from_pose(Pose(20, 0, 0))
     np.testing.assert_allclose(half, turned, atol=1e-6)
+
+
+@pytest.mark.parametrize("supersample", [1, 2])
+def test_a_photo_is_developed_light_and_somebody_can_stand_before_a_picture(model, supersample):
+    rng = np.random.default_rng(3)
+    appearance, scene = sample_appearance(rng), replace(sample_scene(rng), occluder=None)
+    camera = place_camera(View(10, 5, 3, 800, 0.5, 0, 0), model.mean[model.landmarks["ibug68"]], 64)
+    arguments = model, model.mean, camera, appearance, scene, 64, 64
+    image, truth = render_photo(*arguments, np.random.default_rng(1), supersample)
+    light, again = render_light(*arguments, supersample)
+    np.testing.assert_array_equal(truth.valid, again.valid)
+    developed = develop(light, truth.valid, scene.lens, np.random.default_rng(1))
+    np.testing.assert_array_equal(image, developed)
+    # The scene's own background, given as a picture, changes nothing; another one shows.
+    wall = render_backdrop(scene, 64, 64)
+    np.testing.assert_allclose(render_light(*arguments, supersample, wall)[0], light, atol=1e-6)
+    before, _ = render_light(*arguments, supersample, wall + np.float32(5))
+    assert (before[0] > 5).all()
+    assert (before[truth.valid] < 5).mean() > 0.95
+    assert wall.max() < 5

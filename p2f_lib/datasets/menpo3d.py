@@ -12,7 +12,7 @@ two places and are put side by side under one root.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,6 +138,7 @@ def write_clip(
     projected: np.ndarray,
     model: np.ndarray,
     *,
+    numbers: Sequence[int] | None = None,
     fps: float = 25.0,
     quality: int = 90,
 ) -> Clip:
@@ -152,14 +153,16 @@ def write_clip(
     frames
         uint8 RGB frames (H, W, 3), all of one size.
     projected, model
-        (F, 84, 2) pixels and (F, 84, 3) mm, one row a frame.
+        (F, 84, 2) pixels and (F, 84, 3) mm, one row an annotated frame.
+    numbers
+        F numbers of the annotated frames, ascending from 1; None for all frames of the video.
     fps, quality
         Of the motion-JPEG video.
     """
     root = Path(root)
     projected, model = np.asarray(projected), np.asarray(model)
-    n_frames = len(projected)
-    if projected.shape != (n_frames, N_POINTS, 2) or model.shape != (n_frames, N_POINTS, 3):
+    n_rows = len(projected)
+    if projected.shape != (n_rows, N_POINTS, 2) or model.shape != (n_rows, N_POINTS, 3):
         raise P2FError(
             f"A clip needs points (F, {N_POINTS}, 2) and (F, {N_POINTS}, 3), "
             f"got {projected.shape} and {model.shape}."
@@ -168,9 +171,15 @@ def write_clip(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     n_written = write_video(folders[2] / VIDEO_NAME, frames, fps=fps, quality=quality)
-    if n_written != n_frames:
-        raise P2FError(f"Clip {name} has {n_written} frames but {n_frames} rows of points.")
-    for number, (pixels, points) in enumerate(zip(projected, model, strict=True), start=1):
+    numbers = range(1, n_written + 1) if numbers is None else numbers
+    if len(numbers) != n_rows:
+        raise P2FError(f"Clip {name} has {len(numbers)} frames but {n_rows} rows of points.")
+    if not set(numbers) <= set(range(1, n_written + 1)):
+        raise P2FError(f"Clip {name} has the frames 1 to {n_written}, but not all of {numbers}.")
+    for folder in folders[:2]:  # of an earlier clip of this name
+        for path in folder.glob("*.ljson"):
+            path.unlink()
+    for number, pixels, points in zip(numbers, projected, model, strict=True):
         for folder, values in ((folders[0], pixels), (folders[1], points)):
             write_ljson(folder / f"{number:06d}.ljson", values, labels=LABELS, decimals=3)
     return read_clip(root, name)

@@ -1,7 +1,13 @@
 """Synthetic photographs: people, skin, hair, light, lens."""
 
 from p2f_lib.synthesis.people import Appearance, sample_appearance
-from p2f_lib.synthesis.photograph import Scene, render_photo, sample_scene
+from p2f_lib.synthesis.photograph import (
+    Scene,
+    render_backdrop,
+    render_light,
+    render_photo,
+    sample_scene,
+)
 from p2f_lib.synthesis.samples import (
     NO_FACE_SHARE,
     Draw,
@@ -18,7 +24,9 @@ __all__ = [
     "Draw",
     "Sample",
     "Scene",
+    "render_backdrop",
     "render_draw",
+    "render_light",
     "render_photo",
     "render_sample",
     "render_samples",

@@ -119,6 +119,42 @@ def render_photo(
     ------
     P2FError : `supersample` below 1, a mesh that isn't the model's.
     """
+    light, truth = render_light(
+        model, vertices, camera, appearance, scene, height, width, supersample
+    )
+    return develop(light, truth.valid, scene.lens, rng), truth
+
+
+def render_light(
+    model: MorphableModel,
+    vertices: np.ndarray,
+    camera: PerspectiveCamera | AffineCamera,
+    appearance: Appearance,
+    scene: Scene,
+    height: int,
+    width: int,
+    supersample: int = 2,
+    behind: np.ndarray | None = None,
+) -> tuple[np.ndarray, GroundTruth]:
+    """The light of `render_photo` that falls into the camera, before the lens develops it.
+
+    Light adds up: the mean of several moments is what a slow shutter sees, and somebody can be
+    painted over a picture of others.
+
+    Parameters
+    ----------
+    behind : (H, W, 3) float32, linear light of what stands behind the person; None for the scene's
+        background. The other parameters are those of `render_photo`.
+
+    Returns
+    -------
+    light : (H, W, 3) float32, linear.
+    truth : as of `render_photo`.
+
+    Raises
+    ------
+    P2FError : `supersample` below 1, a mesh that isn't the model's.
+    """
     if supersample < 1:
         raise P2FError(f"supersample must be a whole number from 1 on, got {supersample}.")
     truth = render_vertices(model, vertices, camera, height, width)
@@ -134,7 +170,10 @@ def render_photo(
     ]
     lit = _lighting(person, scene.light, head, -camera.rotation[2])
 
-    image = _backdrop(scene, height, width, supersample)
+    if behind is None:
+        image = render_backdrop(scene, height, width, supersample)
+    else:
+        image = np.repeat(np.repeat(behind, supersample, axis=0), supersample, axis=1)
     large = (width * supersample, height * supersample)
 
     def project(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,11 +225,11 @@ def render_photo(
 
     if supersample > 1:
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-    return develop(image, truth.valid, scene.lens, rng), truth
+    return image, truth
 
 
-def _backdrop(scene: Scene, height: int, width: int, block: int) -> np.ndarray:
-    """(H, W, 3) float32 linear light of the background: `block` x `block` rays a pixel."""
+def render_backdrop(scene: Scene, height: int, width: int, block: int = 1) -> np.ndarray:
+    """(H, W, 3) float32 linear light of a scene's background: `block` x `block` rays a pixel."""
     if scene.background is None:
         picture = np.full((height, width, 3), 0.5, np.float32)
         light = cv2.pow(picture, 2.2) * np.float32(scene.backlight)
