@@ -46,6 +46,7 @@ OWN = (THIS_RUN, RELEASED, MEAN_FACE, ORACLE)
 # Ways to get landmarks out of one and the same network, beside the default.
 RAW, AFFINE, PNCC_ALONE = "not smoothed", "affine camera", "PNCC alone"
 CHOSEN, PLAIN, ONE_SHAPE = "chosen vertices", "model's vertices", "one shape"
+PNCC_EVERY = 4  # frames: these fits are dear, and neighbouring frames say nearly the same
 
 Points = tuple[np.ndarray, np.ndarray]
 """(F, L, 2) pixels and (F, L, 3) mm; NaN where a method says nothing."""
@@ -78,7 +79,8 @@ class ClipRun:
     still : the frames are photographs that have nothing to do with each other.
     truth, truth_space : (F, L, 2) pixels and (F, L, 3) model space; NaN where unknown.
     methods : {method: `Points`}, of 68 or 84 points.
-    variants : {network: {variant: `Points`}}
+    variants : {network: {variant: `Points`}}; all smoothed but those without smoothing and those
+        from the PNCC alone, which have every fourth frame.
     yaw : (F,) degrees.
     yaw_is_true : it is the truth's, not the network's.
     detected : (F,) False where the box was interpolated, or there was none.
@@ -369,8 +371,9 @@ class _Recorder:
         for name, vertices in ((PLAIN, self.network.plain), (CHOSEN, self.network.chosen)):
             points = face.vertices[vertices[self.markup]]
             made[name] = face.project(points), points
-        alone = self._without_offsets(face)
-        self.variants[-1] = made if alone is None else made | {PNCC_ALONE: alone}
+        if (len(self.faces) - 1) % PNCC_EVERY == 0:
+            made[PNCC_ALONE] = self._without_offsets(face)
+        self.variants[-1] = made
         none = np.empty(0)  # for the planes and the photo, which nobody needs any more
         small = dict.fromkeys(("image", "pncc", "offsets", "valid", "vertices", "photo"), none)
         self.faces[-1] = replace(face, **small)
@@ -381,13 +384,13 @@ class _Recorder:
         self.variants += [{} for _ in range(count)]
         self.faces += [None] * count
 
-    def _without_offsets(self, face: Face) -> Points | None:
+    def _without_offsets(self, face: Face) -> Points:
         center = face.crop.points_from_picture(face.camera.principal_point[None])[0]
         fitter = self.network.reconstructor.fitter
         try:
             fit = fit_face(fitter, face.pncc, None, face.valid, center)
         except (P2FError, np.linalg.LinAlgError):  # too few pixels near the surface
-            return None
+            return np.full((MARKUPS[self.markup], 2), np.nan), face.landmarks_3d(self.markup)
         space = fit.vertices[fitter.model.landmarks[self.markup]]
         return face.crop.points_to_picture(fit.camera.project(space)), space
 
@@ -423,16 +426,16 @@ def _follow(
         recorder.skip(len(frames) - (len(recorder.faces) - asked))
         parts.append(_columns(track, len(frames), MARKUPS[markup]))
     pixels, raw, space, boxes, detected, yaw = map(np.concatenate, zip(*parts, strict=True))
-    names, variants = [AFFINE, PNCC_ALONE, PLAIN, CHOSEN], {}
+    variants = {RAW: (raw, space)}
     if not still:
         recorder.share_shape()
-        names, variants = [*names, ONE_SHAPE], {RAW: (raw, space)}
-    for name in names:
+    for name in (AFFINE, PNCC_ALONE, PLAIN, CHOSEN, *(() if still else (ONE_SHAPE,))):
         made = np.full_like(pixels, np.nan), np.full_like(space, np.nan)
         for row, known in zip(range(len(clip)), recorder.variants, strict=True):
             if name in known:
                 made[0][row], made[1][row] = known[name]
-        variants[name] = moving_average(made[0], window), made[1]
+        smoothed = made[0] if name == PNCC_ALONE else moving_average(made[0], window)
+        variants[name] = smoothed, made[1]
     return _Followed((pixels, space), variants, boxes, detected, yaw)
 
 

@@ -22,6 +22,7 @@ from p2f_lib.clip_evaluation import (
     PLAIN,
     PNCC_ALONE,
     RAW,
+    THIS_RUN,
     ClipRun,
     Points,
 )
@@ -69,7 +70,7 @@ class Idea:
 IDEAS = (
     Idea("moving average of the 2D landmarks", "4.1", None, RAW, ("2d",)),
     Idea("perspective instead of affine camera", "3.4", None, AFFINE, ("2d",)),
-    Idea("offsets beside the PNCC", "3.1", None, PNCC_ALONE),
+    Idea("offsets beside the PNCC", "3.1", RAW, PNCC_ALONE),
     Idea("landmark vertices chosen on annotated frames", "4", CHOSEN, PLAIN),
     Idea("one shape for all frames of a clip", "Eq. 5", ONE_SHAPE, None),
 )
@@ -141,6 +142,11 @@ class ClipEvaluation:
     yaw_is_true: bool
     detected: np.ndarray
     notes: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> str:
+        """The method whose frames are shown: this run, or the first that found a face."""
+        return THIS_RUN if THIS_RUN in self.landmarks else next(iter(self.landmarks))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -325,7 +331,7 @@ def _claim(
     draws: int,
 ) -> Iterator[Claim]:
     both = np.isfinite(with_it) & np.isfinite(without)
-    if both.any():
+    if both.any() and not np.array_equal(with_it, without, equal_nan=True):
         gain = without[both] - with_it[both]
         yield Claim(
             idea=idea.name,
@@ -360,6 +366,12 @@ def typical_frames(errors: np.ndarray, clips: np.ndarray, count: int) -> dict[st
     return {name: _spread(rows, clips, count) for name, rows in sorts.items()}
 
 
+def rows_of_clip(result: ClipEvaluation) -> np.ndarray:
+    """Rows of the clip to show over time: the one with the most interpolated boxes."""
+    missed = np.bincount(result.frame_clip, ~result.detected, minlength=len(result.clips))
+    return np.flatnonzero(result.frame_clip == missed.argmax())
+
+
 def _spread(rows: Sequence[int], clips: np.ndarray, count: int) -> list[int]:
     seen: set[int] = set()
     first = [row for row in rows if not (clips[row] in seen or seen.add(clips[row]))]
@@ -380,7 +392,7 @@ def table(result: ClipEvaluation, kinds: Sequence[str] = SHOWN) -> str:
             rest = " | ".join(shown(kind, value) for value in (s.median, s.std, s.mad))
             lines.append(
                 f"| {KINDS[kind]} | {_cell(name)} | {s.n_frames} | {shown(kind, s.mean)} | "
-                f"{_range(kind, result.intervals[kind][name])} | {rest} | {s.auc:.3f} | "
+                f"{shown_interval(kind, result.intervals[kind][name])} | {rest} | {s.auc:.3f} | "
                 f"{100 * s.failure_rate:.1f} % |"
             )
     return "\n".join(lines) + "\n"
@@ -396,7 +408,7 @@ def claims_table(claims: Sequence[Claim]) -> str:
         values = " | ".join(shown(c.kind, value) for value in (c.with_it, c.without))
         lines.append(
             f"| {c.idea} | {c.paper} | {c.network} | {KINDS[c.kind]} | {values} | "
-            f"{shown(c.kind, c.gain, '+')} | {_range(c.kind, c.interval, '+')} |"
+            f"{shown(c.kind, c.gain, '+')} | {shown_interval(c.kind, c.interval, '+')} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -439,17 +451,21 @@ def metrics(result: ClipEvaluation) -> dict[str, dict[str, dict[str, float | Non
     }
 
 
-def write_ced(
-    path: str | Path, result: ClipEvaluation, kind: str, limit: float, points: int = 161
-) -> None:
-    """The curves of one kind of error as CSV: ``error`` and one column a method."""
-    x = np.linspace(0, limit, points)
-    methods = result.errors[kind]
-    columns = [evaluation.cumulative_error(e[~np.isnan(e)], x) for e in methods.values()]
-    with Path(path).open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["error", *(name.replace(" ", "_") for name in methods)])
-        writer.writerows([f"{v:.6g}" for v in row] for row in np.column_stack([x, *columns]))
+def write_ced(folder: str | Path, result: ClipEvaluation, points: int = 161) -> None:
+    """The curves of Figure 7 as ``ced.csv`` and ``ced_3d.csv``: ``error`` and a column a method.
+
+    Without any truth in space the second has no rows.
+    """
+    for name, space in (("ced.csv", False), ("ced_3d.csv", True)):
+        kinds = [kind for kind in result.kinds if kind.startswith("3d") == space]
+        methods = result.errors[kinds[0]] if kinds else {}
+        with Path(folder, name).open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["error", *(method.replace(" ", "_") for method in methods)])
+            if methods:
+                x = np.linspace(0, result.limits[kinds[0]][0], points)
+                curves = [evaluation.cumulative_error(e[~np.isnan(e)], x) for e in methods.values()]
+                writer.writerows([f"{v:.6g}" for v in row] for row in np.column_stack([x, *curves]))
 
 
 def write_numbers(path: str | Path, result: ClipEvaluation) -> None:
@@ -488,6 +504,24 @@ def yaw_bins(result: ClipEvaluation) -> Iterator[tuple[str, np.ndarray]]:
             yield f"{low:g}-{high:g}", number == k
 
 
+def part_means(
+    result: ClipEvaluation, by: str, without: Sequence[str] = (), kind: str = "2d"
+) -> dict[str, dict[str, float]]:
+    """{method: {part: mean error}} of the frames with a prediction.
+
+    Parameters
+    ----------
+    by : "clip", "yaw" or "group".
+    without : methods that are left out.
+    """
+    means: dict[str, dict[str, float]] = {}
+    for its_kind, its_by, part, method, errors, _ in _parts(result):
+        found = errors[np.isfinite(errors)]
+        if (its_kind, its_by) == (kind, by) and method not in without and found.size:
+            means.setdefault(method, {})[part] = float(found.mean())
+    return means
+
+
 def _parts(
     result: ClipEvaluation,
 ) -> Iterator[tuple[str, str, str, str, np.ndarray, np.ndarray]]:
@@ -522,7 +556,8 @@ def shown(kind: str, value: float, sign: str = "") -> str:
     return f"{value if kind.endswith('_mm') else 100 * value:{sign}.2f}"
 
 
-def _range(kind: str, interval: Interval, sign: str = "") -> str:
+def shown_interval(kind: str, interval: Interval, sign: str = "") -> str:
+    """As `shown`; a dash where too few clips say anything."""
     if np.isnan(interval.low):
         return "-"
     return f"{shown(kind, interval.low, sign)} to {shown(kind, interval.high, sign)}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from p2f_lib.datasets.clips import MODEL_FILE, ClipTruth, read_truth
 from p2f_lib.datasets.menpo3d import Clip, clip_names, read_clip
 from p2f_lib.datasets.menpo_static import PictureSet, read_set, set_names
@@ -77,6 +79,18 @@ class ClipSource:
         """What a clip was rendered from, None where nobody knows."""
         there = (self.root / "truth" / f"{name}.npz").is_file() and self.truth_model.is_file()
         return read_truth(self.root, name) if there else None
+
+    def picture(self, name: str, frame: int | str) -> np.ndarray:
+        """One annotated frame of a clip by its number or name, uint8 RGB (H, W, 3)."""
+        clip = self.read(name)
+        return next(iter(clip.take([clip.frames.index(frame)])))
+
+    @property
+    def command(self) -> str:
+        """That evaluates this source."""
+        if self.kind == "synthetic":
+            return "dvc repro evaluate"
+        return f"dvc exp run -S evaluate.source={self.kind}"
 
     @property
     def truth_model(self) -> Path:

@@ -100,10 +100,10 @@ def set_names(root: str | Path) -> list[str]:
         There is none.
     """
     root = Path(root)
-    if _annotations(root):
+    if _annotations(root, "."):
         return ["."]
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    names = [path.name for path in folders if _annotations(path)]
+    names = [path.name for path in folders if _annotations(root, path.name)]
     if not names:
         raise P2FError(
             f"{root} holds no annotated photographs: expected a folder {PROJECTED} beside the "
@@ -121,11 +121,10 @@ def read_set(root: str | Path, name: str) -> PictureSet:
         No picture of it can be used.
     """
     folder = Path(root, name)
-    marks = _annotations(folder)
     has_model = (folder / MODEL).is_dir() and (folder / PROJECTED).is_dir()
     rows: list[tuple[Path, np.ndarray, np.ndarray | None]] = []
     problems = []
-    for picture, file in marks:
+    for picture, file in _annotations(Path(root), name):
         try:
             points = _checked(file, None if not rows else len(rows[0][1]))
             space = _space(folder / MODEL / file.name, len(points)) if has_model else None
@@ -141,10 +140,13 @@ def read_set(root: str | Path, name: str) -> PictureSet:
     return PictureSet(name, paths, np.stack(points), model, tuple(problems))
 
 
-def _annotations(folder: Path) -> list[tuple[Path, Path]]:
+def _annotations(root: Path, name: str) -> list[tuple[Path, Path]]:
     """Pairs of a picture and its landmark file, sorted by the picture."""
-    pictures = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    folder = root / name
     apart = (folder / PROJECTED).is_dir()
+    deep = apart or name != "."  # what lies in folders without more ado are sets of their own
+    paths = (folder.rglob if deep else folder.glob)("*")
+    pictures = sorted(path for path in paths if path.suffix.lower() in PICTURES)
     pairs = []
     for picture in pictures:
         beside = [picture.with_suffix(ending) for ending in BESIDE]
