@@ -128,6 +128,7 @@ def run_source(
         No such source, no clip of it can be used, or weights or predictions are missing.
     """
     source = open_source(parameters, root)
+    _check(parameters)
     foreign = {name: str(Path(root, path)) for name, path in parameters["predictions"].items()}
     for name, path in foreign.items():
         if name in OWN:
@@ -157,6 +158,17 @@ def run_source(
     if not runs:
         raise P2FError(f"No clip of {source.root} can be evaluated. {notes[0]}")
     return runs, notes
+
+
+def _check(parameters: Mapping[str, Any]) -> None:
+    """Refuse what would be found out after the work only."""
+    for name in ("n_clips", "n_frames"):
+        if parameters[name] is not None and parameters[name] < 1:
+            raise P2FError(f"evaluate.{name} is a number from 1 on, or null for all.")
+    if parameters["workers"] < 1:
+        raise P2FError(f"evaluate.workers is a number from 1 on, got {parameters['workers']}.")
+    for name in ("limit", "limit_box"):
+        evaluation.ced_axis(parameters[name], parameters["step"])
 
 
 @dataclass(frozen=True)
@@ -217,8 +229,6 @@ def _in_processes(
     task: _Task, names: Sequence[str], workers: int, progress: bool
 ) -> list[ClipRun | str]:
     """What the task says of each name, in their order."""
-    if workers < 1:
-        raise P2FError(f"An evaluation needs at least one process, got evaluate.workers {workers}.")
     with tqdm(total=len(names), desc="clips", unit="clip", disable=not progress) as bar:
         if min(workers, len(names)) == 1:
             return [_counted(task(name), bar) for name in names]

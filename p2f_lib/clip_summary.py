@@ -52,7 +52,7 @@ KINDS = {
 }
 """Kinds of error; those in mm are not per cent."""
 
-SHOWN = ("2d", "3d", "3d_mm")  # in the short table
+SHOWN = ("2d", "3d", "3d_mm")  # in the short table, beside the kinds of the curves
 YAW_EDGES = (0.0, 15.0, 30.0, 45.0, 60.0, 90.0)  # degrees of |yaw|
 
 
@@ -381,14 +381,16 @@ def _spread(rows: Sequence[int], clips: np.ndarray, count: int) -> list[int]:
 # ---------------------------------------------------------------- tables
 
 
-def table(result: ClipEvaluation, kinds: Sequence[str] = SHOWN) -> str:
-    """The numbers as a Markdown table, one row a method and kind of error."""
+def table(result: ClipEvaluation) -> str:
+    """The most telling numbers as a Markdown table, one row a method and kind of error."""
     lines = [
         "| error | method | frames | mean | 95 % interval | median | std | MAD | AUC | failures |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for kind in (kind for kind in KINDS if kind in result.statistics and kind in kinds):
-        for name, s in result.statistics[kind].items():
+    for kind, methods in result.statistics.items():
+        if kind not in (*SHOWN, *result.kinds):
+            continue
+        for name, s in methods.items():
             rest = " | ".join(shown(kind, value) for value in (s.median, s.std, s.mad))
             lines.append(
                 f"| {KINDS[kind]} | {_cell(name)} | {s.n_frames} | {shown(kind, s.mean)} | "

@@ -43,6 +43,9 @@ PARAMETERS = {
     "variant": "full",
     "workers": 1,
     "smoothing": 3,
+    "limit": 0.08,
+    "limit_box": 0.05,
+    "step": 1e-4,
 }
 
 
@@ -305,7 +308,9 @@ def test_a_broken_clip_is_named_and_the_others_go_on(root, sees_all, tmp_path):
         ({"root": None, "source": "menpo-static"}, "no folder data/menpo_static .*300-W"),
         ({"predictions": {"this run": "x"}}, "can't be called 'this run'"),
         ({"predictions": {"theirs": "nowhere"}}, "no folder of predictions .*nowhere"),
-        ({"workers": 0}, "evaluate.workers 0"),
+        ({"workers": 0}, "evaluate.workers is a number from 1 on, got 0"),
+        ({"n_clips": 0}, "evaluate.n_clips is a number from 1 on, or null"),
+        ({"limit": 0.08, "step": 0.03}, "whole number of steps"),
     ],
 )
 def test_what_cannot_be_evaluated_gets_a_sentence(root, sees_all, changed, sentence):

@@ -139,6 +139,7 @@ def test_a_tracker_of_68_points_is_compared_by_the_inner_ones(result):
     result = summary.summarise(runs)
     assert result.landmarks["theirs"].shape == (5, 68, 2)
     assert result.kinds == ("2d_inner", "3d_inner")
+    assert "| 2D, 51 inner points, % of interocular | theirs | 5 |" in summary.table(result)
     assert "theirs" not in result.errors["2d"]
     assert "theirs" not in result.groups
     expected = [0.03, 0.03, 0.03, np.inf, np.inf]
