@@ -306,6 +306,8 @@ def evaluate_clip(
     n_points = clip.projected.shape[1]
     markup = next(name for name, count in MARKUPS.items() if count == n_points)
     found = detect_faces(clip, detector, progress=False)
+    if still:
+        found = [_annotated(*pair) for pair in zip(found, clip.projected, strict=True)]
     followed = {
         name: _follow(clip, found, detector, network, markup, smoothing)
         for name, network in networks.items()
@@ -351,6 +353,12 @@ def _sound(clip: Clip | PictureSet) -> tuple[Clip | PictureSet, list[str]]:
         return clip, []
     note = f"{len(clip) - len(rows)} frames of {clip.name} have no annotated outer eye corners."
     return clip.take(rows), [note]
+
+
+def _annotated(found: Sequence[Detection], points: np.ndarray) -> list[Detection]:
+    """The face of a photograph that the annotation is about: no neighbouring frame can tell."""
+    box = Box.around(points)
+    return sorted(found, key=lambda detection: -detection.box.overlap(box))[:1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -415,17 +415,19 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(result: ClipEvaluation, command: str) -> str:
+def report(result: ClipEvaluation, command: str, n_frames: int | None = None) -> str:
     """Both tables in Markdown, with what one has to know to read them.
 
     Parameters
     ----------
     command : that made them.
+    n_frames : at most so many frames of each clip were looked at; None for all.
     """
+    cut = f" (the first {n_frames} of each; all: `-S evaluate.n_frames=null`)" if n_frames else ""
     (limit, step), (limit_mm, step_mm) = result.limits["2d"], result.limits["3d_mm"]
     lines = [
-        f"Made by `{command}`: {len(result.truth)} frames of {len(result.clips)} clips. AUC by "
-        f"Simpson's rule up to {100 * limit:g} % in steps of {100 * step:g} % (mm: up to "
+        f"Made by `{command}`: {len(result.truth)} frames of {len(result.clips)} clips{cut}. AUC "
+        f"by Simpson's rule up to {100 * limit:g} % in steps of {100 * step:g} % (mm: up to "
         f"{limit_mm:g} in steps of {step_mm:g}); frames beyond have failed, those without a "
         "prediction, too. Intervals are of the mean, clips drawn with replacement.",
         "",

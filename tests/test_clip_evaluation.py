@@ -205,6 +205,22 @@ def test_frames_without_eyes_are_left_out_and_counted(root, scene, network):
         evaluate_clip(clip.take([0]), {THIS_RUN: network}, scene.detector)
 
 
+def test_of_several_faces_in_a_photograph_the_annotated_one_counts(model, monkeypatch, tmp_path):
+    scene = Scene.of(model, seed=5, faces=[(0.25, 0.5, -30.0), (0.75, 0.5, 15.0)])
+    monkeypatch.setattr(reconstruction, "predict", scene.predict)
+    network = Network(Reconstructor(model, STUB_UNET), model.landmarks, model.landmarks)
+    for number, person in enumerate(scene.people):
+        write_image(tmp_path / f"{number}.png", scene.photo)
+        write_pts(tmp_path / f"{number}.pts", person.landmarks())
+    photos = ClipSource("menpo-static", tmp_path).read(".")
+    run = evaluate_clip(photos, {THIS_RUN: network}, scene.detector)
+    assert run.still
+    assert error(run.methods[THIS_RUN][0], run).max() < 0.02
+    assert run.detected.all()
+    assert set(run.variants[THIS_RUN]) == {RAW, AFFINE, PNCC_ALONE, PLAIN, CHOSEN}
+    np.testing.assert_array_equal(run.variants[THIS_RUN][RAW][0], run.methods[THIS_RUN][0])
+
+
 # --- other trackers -----------------------------------------------------------------------------
 
 

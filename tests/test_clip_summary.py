@@ -227,6 +227,8 @@ def test_the_report_says_who_made_it_and_what_was_left_out(result):
     assert text.startswith(
         "Made by `make this`: 5 frames of 2 clips. AUC by Simpson's rule up to 8 %"
     )
+    cut = summary.report(result, "make this", 80)
+    assert "2 clips (the first 80 of each; all: `-S evaluate.n_frames=null`). AUC" in cut
     assert "in steps of 0.01 % (mm: up to 8 in steps of 0.01)" in text
     assert "- Clip 003 was left out: &lt;b>it&lt;/b> is \\| broken." in text
     assert "| perspective instead of affine camera | 3.4 | this run |" in text
