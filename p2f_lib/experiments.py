@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -12,20 +11,16 @@ from tqdm.auto import tqdm
 from p2f_lib import evaluation
 from p2f_lib.camera import Pose
 from p2f_lib.crop import Box
-from p2f_lib.datasets.clips import ClipTruth
-from p2f_lib.datasets.menpo3d import Clip
 from p2f_lib.datasets.photos import AnnotatedPhoto
-from p2f_lib.detection import Detector
 from p2f_lib.errors import NoFaceError, P2FError
-from p2f_lib.evaluation import Statistics, errors_2d, errors_3d_rigid, errors_3d_similarity
+from p2f_lib.evaluation import errors_2d
 from p2f_lib.fitting import FaceFit, Fitter, Localized, fit_face, valid_mask
-from p2f_lib.ground_truth import SampleBatch, render_ground_truth, sample_coefficients
+from p2f_lib.ground_truth import SampleBatch, sample_coefficients
 from p2f_lib.images import read_image
 from p2f_lib.landmarks import MARKUPS, Selection, select_vertices
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.reconstruction import Face, Reconstructor
 from p2f_lib.synthesis import Sample, render_sample
-from p2f_lib.tracking import Track, detect_faces, moving_average, track_frames
 
 INNER = slice(17, 68)  # of the iBUG 68: all but the jaw line, on which annotators and models differ
 
@@ -187,167 +182,6 @@ def several_photos(
             fitted = reconstructor.fitter.coefficients_multi(localized)[0] if localized else None
             errors[person, view] = np.linalg.norm(model.vertices(fitted) - truth, axis=1).mean()
     return errors
-
-
-# ---------------------------------------------------------------- clips (notebook 5)
-
-
-@dataclass(frozen=True, eq=False)
-class ClipEvaluation:
-    """Predictions of several methods on annotated clips, and their errors.
-
-    Attributes
-    ----------
-    landmarks : {method: (F, 84, 2)} pixels, all clips one after the other.
-    truth : (F, 84, 2)
-    errors : {kind: {method: (F,)}} with the kinds "2d" (over the interocular distance), "3d" (after
-        similarity alignment, over the interocular distance in space) and "3d_mm" (after rigid
-        alignment, mm).
-    statistics : {kind: {method: Statistics}}
-    frame_clip, frame_index : (F,) which clip, and which of its frames.
-    detected : (F,) False where the box was interpolated.
-    """
-
-    landmarks: Mapping[str, np.ndarray]
-    truth: np.ndarray
-    errors: Mapping[str, Mapping[str, np.ndarray]]
-    statistics: Mapping[str, Mapping[str, Statistics]]
-    frame_clip: np.ndarray
-    frame_index: np.ndarray
-    detected: np.ndarray
-
-
-def evaluate_clips(
-    clips: Sequence[Clip],
-    truths: Sequence[ClipTruth],
-    truth_model: MorphableModel,
-    reconstructor: Reconstructor,
-    detector: Detector,
-    *,
-    others: Mapping[str, Reconstructor] | None = None,
-    smoothing: int = 3,
-    limit: float = 0.08,
-    limit_mm: float = 8.0,
-    step: float = 1e-4,
-) -> ClipEvaluation:
-    """The 3D Menpo protocol: this run, others, the mean face in the detector's box, the oracle.
-
-    Parameters
-    ----------
-    clips, truths : one each a clip.
-    truth_model : the face model that the clips were made from; with the truth's coefficients and
-        cameras it makes the oracle's planes.
-    others : further networks by the name of their curve; they get the same boxes.
-    smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
-    limit, step : of the AUC, in interocular distances; `limit_mm` of the AUC in mm.
-    """
-    model, oracle = reconstructor.model, Fitter(truth_model)
-    two: dict[str, list[np.ndarray]] = {}
-    three: dict[str, list[np.ndarray]] = {}
-    detected, frame_clip, frame_index = [], [], []
-
-    def add(method: str, points: np.ndarray, space: np.ndarray) -> None:
-        two.setdefault(method, []).append(points)
-        three.setdefault(method, []).append(space)
-
-    for number, (clip, truth) in enumerate(zip(clips, truths, strict=True)):
-        found = detect_faces(clip, detector)
-        track = track_frames(clip, detector, reconstructor, window=smoothing, found=found)
-        add("this run", track.landmarks_2d, track.landmarks_3d)
-        for name, other in (others or {}).items():
-            its = track_frames(clip, detector, other, window=smoothing, found=found)
-            add(name, its.landmarks_2d, its.landmarks_3d)
-        add("mean face in the box", *_mean_face(model, track, smoothing))
-        add("oracle", *_oracle_landmarks(oracle, truth))
-        detected.append(track.detected)
-        frame_clip.append(np.full(len(clip), number))
-        frame_index.append(np.arange(len(clip)))
-    landmarks = {name: np.concatenate(parts) for name, parts in two.items()}
-    space = {name: np.concatenate(parts) for name, parts in three.items()}
-    truth_2d = np.concatenate([clip.projected for clip in clips])
-    truth_3d = np.concatenate([clip.model for clip in clips])
-    errors = {
-        "2d": {n: errors_2d(points, truth_2d) for n, points in landmarks.items()},
-        "3d": {n: errors_3d_similarity(points, truth_3d) for n, points in space.items()},
-        "3d_mm": {n: errors_3d_rigid(points, truth_3d) for n, points in space.items()},
-    }
-    limits = {
-        "2d": (limit, step),
-        "3d": (limit, step),
-        "3d_mm": (limit_mm, limit_mm * step / limit),
-    }
-    return ClipEvaluation(
-        landmarks,
-        truth_2d,
-        errors,
-        {
-            kind: {n: evaluation.statistics(e, *limits[kind]) for n, e in methods.items()}
-            for kind, methods in errors.items()
-        },
-        np.concatenate(frame_clip),
-        np.concatenate(frame_index),
-        np.concatenate(detected),
-    )
-
-
-def _mean_face(model: MorphableModel, track: Track, window: int) -> tuple[np.ndarray, np.ndarray]:
-    points = np.stack(
-        [evaluation.mean_face_in_box(model, Box(*box), "menpo84") for box in track.boxes]
-    )
-    space = model.mean[model.landmarks["menpo84"]]
-    return moving_average(points, window), np.repeat(space[None], len(track), axis=0)
-
-
-def _oracle_landmarks(fitter: Fitter, truth: ClipTruth) -> tuple[np.ndarray, np.ndarray]:
-    model, points, space = fitter.model, [], []
-    height, width = truth.height, truth.width
-    center = np.array([(width - 1) / 2, (height - 1) / 2])
-    chosen = model.landmarks["menpo84"]
-    for expression, camera in zip(truth.expressions, truth.cameras, strict=True):
-        planes = render_ground_truth(model, truth.shape, expression, camera, height, width)
-        fit = fit_face(fitter, planes.pncc, planes.offsets, valid_mask(planes.pncc), center)
-        space.append(fit.vertices[chosen])
-        points.append(fit.camera.project(space[-1]))
-    return np.stack(points), np.stack(space)
-
-
-def table(result: ClipEvaluation) -> str:
-    """The numbers of an evaluation as a Markdown table, one row a method and kind of error."""
-    units = {"2d": "2D, % of interocular", "3d": "3D, % of interocular", "3d_mm": "3D, mm"}
-    lines = [
-        "| error | method | frames | mean | median | std | MAD | AUC | failures |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for kind, methods in result.statistics.items():
-        factor = 1 if kind == "3d_mm" else 100
-        for name, s in methods.items():
-            values = " | ".join(f"{factor * v:.2f}" for v in (s.mean, s.median, s.std, s.mad))
-            lines.append(
-                f"| {units[kind]} | {name} | {s.n_frames} | {values} | {s.auc:.3f} | "
-                f"{100 * s.failure_rate:.1f} % |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def metrics(result: ClipEvaluation) -> dict[str, dict[str, dict[str, float]]]:
-    """The statistics as nested plain numbers, rounded, for `dvc metrics`."""
-    return {
-        kind: {
-            name.replace(" ", "_"): {k: round(float(v), 5) for k, v in asdict(s).items()}
-            for name, s in methods.items()
-        }
-        for kind, methods in result.statistics.items()
-    }
-
-
-def write_ced(path: str | Path, result: ClipEvaluation, limit: float, points: int = 161) -> None:
-    """The curves of the 2D error as CSV: ``error`` and one column a method."""
-    x = np.linspace(0, limit, points)
-    methods = result.errors["2d"]
-    columns = [evaluation.cumulative_error(errors, x) for errors in methods.values()]
-    header = ",".join(["error", *(name.replace(" ", "_") for name in methods)])
-    rows = np.column_stack([x, *columns])
-    np.savetxt(path, rows, fmt="%.6g", delimiter=",", header=header, comments="")
 
 
 # ---------------------------------------------------------------- annotated photographs

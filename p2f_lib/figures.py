@@ -16,12 +16,13 @@ from matplotlib.figure import Figure
 from plotly import graph_objects
 
 from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
-from p2f_lib.evaluation import cumulative_error
+from p2f_lib.evaluation import bins_of, cumulative_error
 from p2f_lib.morphable_model import boundary_loops, vertex_normals
 from p2f_lib.rasterizer import interpolate, rasterize
 
 if TYPE_CHECKING:
     from p2f_lib.ablation import Outcome
+    from p2f_lib.clip_summary import Claim
     from p2f_lib.datasets.menpo3d import Clip
     from p2f_lib.evaluation import Statistics
     from p2f_lib.export import TexturedMesh
@@ -550,7 +551,22 @@ def several_photos(errors: np.ndarray) -> Figure:
 KINDS = {
     "2d": "2D: mean error / interocular distance, %",
     "3d": "3D: mean error after similarity alignment / interocular distance, %",
+    "2d_inner": "2D, 51 inner points: mean error / interocular distance, %",
+    "3d_inner": "3D, 51 inner points: error after similarity / interocular distance, %",
 }
+# The same method has the same look everywhere; others, a tracker's of one's own, get the rest.
+METHODS = {
+    "this run": "#1f5fa8",
+    "released weights": "#1b7f3b",
+    "mean face in the box": "#8a8a8a",
+    "oracle": "#b9770e",
+}
+# Kind of error of a claim -> factor and label.
+CLAIMED = {
+    "2d": (100.0, "gain in 2D, % of interocular (right: it helps)"),
+    "3d_mm": (1.0, "gain in 3D, mm (right: it helps)"),
+}
+OTHERS = ("#c2185b", "#6a3d9a", "#00838f", "#5d4037", "#e64a19")
 
 
 def oracle(
@@ -584,28 +600,163 @@ def oracle(
     return figure
 
 
+def method_colors(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each method, always the same for the project's own."""
+    rest = [name for name in names if name not in METHODS]
+    others = {name: OTHERS[k % len(OTHERS)] for k, name in enumerate(rest)}
+    return {name: METHODS.get(name) or others[name] for name in names}
+
+
+def error_by_yaw(
+    errors: Mapping[str, np.ndarray], yaw: np.ndarray, edges: Sequence[float], limit: float
+) -> Figure:
+    """Mean error of each method against how far the head is turned, on a logarithmic axis.
+
+    Parameters
+    ----------
+    errors : {method: (F,)} fractions of the interocular distance.
+    yaw : (F,) degrees.
+    edges : of the bins of |yaw|.
+    limit : of a failure, drawn as a line.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    plt.close(figure)
+    number = bins_of(np.abs(yaw), edges)
+    used = [k for k in range(len(edges) - 1) if (number == k).any()]
+    places = np.arange(len(used))
+    for name, color in method_colors(list(errors)).items():
+        values = np.array(errors[name])
+        parts = [values[(number == k) & np.isfinite(values)] for k in used]
+        means = [100 * part.mean() if part.size else np.nan for part in parts]
+        axis.plot(places, means, "o-", color=color, markersize=4, label=name)
+    axis.axhline(100 * limit, color="#b71c1c", linewidth=0.8, linestyle=":")
+    axis.text(places[0], 100 * limit, "failure", color="#b71c1c", fontsize=7, va="bottom")
+    labels = [f"{edges[k]:g} to {edges[k + 1]:g}\n{(number == k).sum()} frames" for k in used]
+    axis.set(xlabel="|yaw|, degrees", ylabel="mean 2D error, % of interocular", yscale="log")
+    axis.set_xticks(places, labels, fontsize=8)
+    axis.set_yticks([0.2, 0.5, 1, 2, 5, 10, 20, 50], [0.2, 0.5, 1, 2, 5, 10, 20, 50])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, ncols=2)
+    return figure
+
+
+def error_over_time(
+    frames: Sequence[float],
+    errors: Mapping[str, np.ndarray],
+    detected: np.ndarray,
+    limit: float,
+    title: str = "",
+) -> Figure:
+    """Errors in a clip, with marks below where the detector's box was interpolated.
+
+    Parameters
+    ----------
+    frames : (F,) numbers.
+    errors : {method: (F,)} fractions of the interocular distance.
+    detected : (F,) bool.
+    limit : of a failure, drawn as a line.
+    """
+    figure, axis = plt.subplots(figsize=(9, 3), layout="constrained")
+    plt.close(figure)
+    for name, color in method_colors(list(errors)).items():
+        values = np.where(np.isfinite(errors[name]), errors[name], np.nan)
+        axis.plot(frames, 100 * values, color=color, linewidth=1.2, label=name)
+    axis.axhline(100 * limit, color="#b71c1c", linewidth=0.8, linestyle=":")
+    missed = np.asarray(frames)[~np.asarray(detected)]
+    if len(missed):
+        axis.plot(missed, np.zeros(len(missed)), "|", color="#b71c1c", markersize=14, mew=2,
+                  label="box interpolated")  # fmt: skip
+    axis.set(xlabel="frame", ylabel="2D error, % of interocular", title=title)
+    axis.set_ylim(bottom=0)
+    axis.margins(x=0.01)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, ncols=3)
+    return figure
+
+
+def error_by_part(parts: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Figure:
+    """Mean errors by landmark group, by clip or by anything else, a panel each.
+
+    Parameters
+    ----------
+    parts : {panel: {method: {part: mean error}}}, fractions of the interocular distance.
+    """
+    figure, axes = plt.subplots(
+        1, len(parts), figsize=(5.5 * len(parts), 3.4), squeeze=False, layout="constrained"
+    )
+    plt.close(figure)
+    for axis, (panel, methods) in zip(axes[0], parts.items(), strict=True):
+        names = list(dict.fromkeys(part for means in methods.values() for part in means))
+        height = 0.8 / len(methods)
+        for k, (method, color) in enumerate(method_colors(list(methods)).items()):
+            means = [100 * methods[method].get(name, np.nan) for name in names]
+            places = np.arange(len(names)) + (k - (len(methods) - 1) / 2) * height
+            axis.barh(places, means, height, color=color, label=method)
+        axis.set_yticks(np.arange(len(names)), [name.replace("_", " ") for name in names])
+        axis.invert_yaxis()
+        axis.tick_params(labelsize=8)
+        axis.set(xlabel="mean 2D error, % of interocular", title=f"by {panel}")
+        axis.grid(alpha=0.3, axis="x")
+    axes[0, -1].legend(fontsize=7)
+    return figure
+
+
+def claims(outcomes: Sequence[Claim]) -> Figure:
+    """What the paper's ideas are worth, with 95 % intervals by clip; right of zero they help."""
+    kinds = [kind for kind in CLAIMED if any(c.kind == kind for c in outcomes)]
+    ideas = list(dict.fromkeys(c.idea for c in outcomes))
+    colors = method_colors(list(dict.fromkeys(c.network for c in outcomes)))
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(4.2 * len(kinds) + 2.2, 0.5 * len(ideas) + 1.1), squeeze=False,
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    plt.close(figure)
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        factor, label = CLAIMED[kind]
+        for k, (network, color) in enumerate(colors.items()):
+            rows = [c for c in outcomes if c.kind == kind and c.network == network]
+            places = [ideas.index(c.idea) + 0.24 * (k - (len(colors) - 1) / 2) for c in rows]
+            ends = np.array([(c.interval.low, c.interval.high) for c in rows]).reshape(-1, 2)
+            axis.hlines(places, *(factor * ends.T), color=color, linewidth=1.5)
+            axis.plot([factor * c.gain for c in rows], places, "o", color=color, label=network)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set(xlabel=label)
+        axis.set_yticks(range(len(ideas)), ideas)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.3, axis="x")
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(fontsize=7, loc="lower right")
+    return figure
+
+
 def figure7(
     errors: Mapping[str, Mapping[str, np.ndarray]],
     statistics: Mapping[str, Mapping[str, Statistics]],
     limit: float,
+    kinds: Sequence[str] = ("2d", "3d"),
 ) -> Figure:
     """Paper Figure 7: cumulative error curves of the 2D and of the 3D error.
 
     Parameters
     ----------
-    errors : {kind: {method: (F,)}} with the kinds of `KINDS`, fractions
+    errors : {kind: {method: (F,)}} with the kinds of `KINDS`, fractions; NaN doesn't count
     statistics : {kind: {method: Statistics}}, for the legend
     limit : right end of the axes
+    kinds : an axes each
     """
-    figure, axes = plt.subplots(1, len(KINDS), figsize=(11, 3.8), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(kinds), figsize=(5.5 * len(kinds), 3.8), squeeze=False, layout="constrained"
+    )
     plt.close(figure)
     x = np.linspace(0, limit, 401)
-    for axis, (kind, label) in zip(axes, KINDS.items(), strict=True):
-        for name, values in errors[kind].items():
-            stats = statistics[kind][name]
+    for axis, kind in zip(axes[0], kinds, strict=True):
+        for name, color in method_colors(list(errors[kind])).items():
+            values, stats = errors[kind][name], statistics[kind][name]
             legend = f"{name}: mean {100 * stats.mean:.2f} %, AUC {stats.auc:.3f}"
-            axis.plot(100 * x, cumulative_error(values, x), label=legend)
-        axis.set(xlabel=label, ylabel="share of the frames", ylim=(0, 1.02))
+            curve = cumulative_error(values[~np.isnan(values)], x)
+            axis.plot(100 * x, curve, color=color, label=legend)
+        axis.set(xlabel=KINDS[kind], ylabel="share of the frames", ylim=(0, 1.02))
         axis.set_xlim(0, 100 * limit)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7, loc="lower right")

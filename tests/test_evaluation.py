@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.spatial.transform import Rotation
 
 from p2f_lib import evaluation as ev
 from p2f_lib.crop import Box
 from p2f_lib.errors import P2FError
-from p2f_lib.landmarks import GROUPS, OUTER_EYE_CORNERS
+from p2f_lib.landmarks import GROUPS, OUTER_EYE_CORNERS, menpo84_to_ibug68
 
 from .toy import toy_model
 
@@ -224,6 +225,116 @@ def test_statistics_of_nothing_is_refused():
         ev.statistics([], 0.08)
     with pytest.raises(P2FError, match="None of the 2 frames"):
         ev.statistics([np.nan, np.inf], 0.08)
+
+
+# --- inner points, intervals, bins ---
+
+
+def test_inner_points_are_the_same_of_both_markups():
+    points = np.arange(84 * 2.0).reshape(84, 2)
+    inner = ev.inner_points(points)
+    np.testing.assert_array_equal(inner, points[33:])
+    np.testing.assert_array_equal(ev.inner_points(menpo84_to_ibug68(points)), inner)
+    with pytest.raises(P2FError, match="not 51"):
+        ev.inner_points(inner)
+
+
+def test_inner_errors_by_hand():
+    """The jaw may be anywhere; 68 points are measured against 84."""
+    rng = np.random.default_rng(0)
+    truth = points84(rng)
+    predicted = truth + np.array([3.0, 4.0])
+    predicted[:, :33] += 100
+    size = ev.interocular_distance(truth)
+    expected = 5 / size
+    np.testing.assert_allclose(ev.errors_2d_inner(predicted, truth), expected)
+    few = menpo84_to_ibug68(predicted)
+    np.testing.assert_allclose(ev.errors_2d_inner(few, truth), expected)
+    space = points84(rng, 3)
+    turned = 2 * space @ Rotation.from_rotvec([0.1, 0.5, -0.2]).as_matrix().T + [5, 6, 7]
+    turned[:, :33] += 100
+    np.testing.assert_allclose(ev.errors_3d_inner(turned, space), 0, atol=1e-9)
+    assert ev.errors_3d_similarity(turned, space).min() > 0.01
+
+
+def clustered(seed: int, clips: int = 12, frames: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    errors = rng.gamma(2, 0.02, clips)[:, None] + rng.gamma(2, 0.002, (clips, frames))
+    return errors.ravel(), np.repeat(np.arange(clips), frames)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_intervals_equal_scipys_bca_of_the_clips_means(seed):
+    """With equally long clips the mean over frames is the mean over clips."""
+    errors, clips = clustered(seed)
+    ours = ev.bootstrap_interval(errors, clips, draws=50_000)
+    means = errors.reshape(12, -1).mean(1)
+    theirs = scipy.stats.bootstrap(
+        (means,), np.mean, n_resamples=50_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours.low == pytest.approx(theirs.low, abs=0.03 * width)
+    assert ours.high == pytest.approx(theirs.high, abs=0.03 * width)
+
+
+def test_intervals_grow_when_neighbouring_frames_err_alike():
+    errors, clips = clustered(0)
+    by_clip = ev.bootstrap_interval(errors, clips)
+    by_frame = ev.bootstrap_interval(errors, np.arange(len(errors)))
+    assert by_clip.high - by_clip.low > 2 * (by_frame.high - by_frame.low)
+    assert by_clip.low < errors.mean() < by_clip.high
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = 0
+    for seed in range(200):
+        errors, clips = clustered(seed, clips=30, frames=3)
+        interval = ev.bootstrap_interval(errors, clips, draws=400, level=0.8)
+        held += interval.low <= 0.044 <= interval.high  # means of the two gammas
+    assert 0.7 < held / 200 < 0.9
+
+
+def test_intervals_do_not_depend_on_order_missing_frames_or_last_digits():
+    errors, clips = clustered(3, clips=4)
+    interval = ev.bootstrap_interval(errors, clips)
+    assert interval == ev.bootstrap_interval(errors, clips)
+    rounded = ev.bootstrap_interval(errors * (1 + 1e-15), clips)
+    assert rounded.low == pytest.approx(interval.low, rel=1e-9)
+    gaps = np.append(errors, [np.inf, np.nan]), np.append(clips, [0, 99])
+    assert ev.bootstrap_interval(*gaps) == interval
+    many = clustered(3)
+    assert ev.bootstrap_interval(*many, seed=1) != ev.bootstrap_interval(*many)
+
+
+def test_intervals_of_too_few_and_of_equal_clips():
+    alone = ev.bootstrap_interval([1.0, 2.0], [0, 0])
+    assert np.isnan([alone.low, alone.high]).all()
+    equal = ev.bootstrap_interval([2.0] * 6, [0, 0, 1, 1, 2, 2])
+    assert (equal.low, equal.high) == (2.0, 2.0)
+    with pytest.raises(P2FError, match="Every error belongs to a clip"):
+        ev.bootstrap_interval([1.0], [0, 1])
+
+
+def test_bins_take_both_ends():
+    values = [0, 14.9, 15, 89, 90, 90.1, -1, np.nan]
+    np.testing.assert_array_equal(ev.bins_of(values, (0, 15, 90)), [0, 0, 1, 1, 1, -1, -1, -1])
+
+
+# --- menpofit's definitions ---
+
+
+def test_statistics_are_menpofits():
+    """menpofit/error/stats.py, spelt out: bins by arange, CED by counting, Simpson by hand."""
+    errors = np.array([0.011, 0.023, 0.036, 0.036, 0.049, 0.074, 0.12])
+    limit, step = 0.08, 0.01
+    bins = np.arange(0, limit + step / 2, step)
+    ced = [np.count_nonzero(errors <= x) / len(errors) for x in bins]
+    thirds = np.array([1, 4, 2, 4, 2, 4, 2, 4, 1]) / 3
+    s = ev.statistics(errors, limit, step)
+    assert s.auc == pytest.approx(step * (thirds @ ced) / limit)
+    assert s.failure_rate == pytest.approx(1 - ced[-1])
+    assert s.mad == pytest.approx(np.median(np.abs(errors - 0.036)))
+    assert (s.mean, s.std) == (pytest.approx(errors.mean()), pytest.approx(errors.std()))
 
 
 # --- baseline ---

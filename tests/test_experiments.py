@@ -1,25 +1,19 @@
 """The notebooks' experiments, on small faces and with a network that can't err."""
 
-import csv
 import json
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import yaml
 from scipy.spatial import cKDTree
 
-from p2f_lib import cli, evaluation, experiments, reconstruction
+from p2f_lib import cli, experiments, reconstruction
 from p2f_lib.camera import Pose
 from p2f_lib.crop import Box
-from p2f_lib.datasets.clips import ClipTruth
 from p2f_lib.datasets.landmark_files import write_ljson, write_pts
 from p2f_lib.datasets.photos import AnnotatedPhoto, read_photos
 from p2f_lib.errors import NoFaceError, P2FError
-from p2f_lib.evaluation import Statistics
-from p2f_lib.experiments import ClipEvaluation, PhotoErrors
+from p2f_lib.experiments import PhotoErrors
 from p2f_lib.fitting import Fitter, valid_mask
 from p2f_lib.ground_truth import (
     place_camera,
@@ -174,137 +168,6 @@ def test_several_photos_tell_the_shape(model, monkeypatch):
     assert errors[0, 1:].max() < 0.2 * apart
     assert errors[1, 1] == errors[1, 0]  # the missed photo adds nothing
     assert errors[1].max() < 0.2 * apart
-
-
-# --- clips --------------------------------------------------------------------------------------
-
-
-class StillClip(list):
-    """Frames with annotations, as `evaluate_clips` reads them of a `Clip`."""
-
-    def __init__(self, frames, projected, space):
-        super().__init__(frames)
-        self.projected, self.model = projected, space
-
-
-@pytest.fixture
-def evaluated(model, see):
-    """Two clips of 3 and 2 frames in which nothing moves."""
-    scene = Scene.of(model, seed=8, faces=[(0.5, 0.5, 20.0)], width=320, height=240)
-    person = scene.people[0]
-    chosen = model.landmarks["menpo84"]
-    pixels, space = person.camera.project(person.vertices[chosen]), person.vertices[chosen]
-    clips, truths = [], []
-    for count in (3, 2):
-        frames = [scene.photo] * count
-        clips.append(StillClip(frames, np.stack([pixels] * count), np.stack([space] * count)))
-        truths.append(
-            ClipTruth(
-                person.shape,
-                np.stack([person.expression] * count),
-                (person.camera,) * count,
-                scene.height,
-                scene.width,
-            )
-        )
-    others = {"released weights": see(scene)}
-    return experiments.evaluate_clips(
-        clips, truths, model, see(scene), scene.detector, others=others
-    )
-
-
-def test_evaluate_clips_with_a_network_that_cannot_err(evaluated):
-    assert list(evaluated.errors) == list(evaluated.statistics) == ["2d", "3d", "3d_mm"]
-    methods = ["this run", "released weights", "mean face in the box", "oracle"]
-    assert list(evaluated.landmarks) == methods
-    assert evaluated.truth.shape == (5, 84, 2)
-    np.testing.assert_array_equal(evaluated.frame_clip, [0, 0, 0, 1, 1])
-    np.testing.assert_array_equal(evaluated.frame_index, [0, 1, 2, 0, 1])
-    assert evaluated.detected.all()
-    for kind, bound in (("2d", 0.01), ("3d", 0.01), ("3d_mm", 1.0)):
-        errors = evaluated.errors[kind]
-        assert list(errors) == methods
-        assert all(len(values) == 5 for values in errors.values())
-        assert errors["this run"].max() < bound
-        np.testing.assert_array_equal(errors["released weights"], errors["this run"])
-        assert errors["oracle"].max() < bound
-        assert errors["mean face in the box"].min() > 2 * bound
-        limit, step = (8.0, 0.01) if kind == "3d_mm" else (0.08, 1e-4)
-        for name in methods:
-            expected = evaluation.statistics(errors[name], limit, step)
-            assert evaluated.statistics[kind][name] == expected
-            assert expected.n_frames == 5
-
-
-def test_the_curves_file_has_the_columns_of_the_pipeline(evaluated, tmp_path):
-    experiments.write_ced(tmp_path / "ced.csv", evaluated, 0.08)
-    with (tmp_path / "ced.csv").open(newline="") as file:
-        header = next(csv.reader(file))
-    pipeline = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())
-    (plot,) = (p["reports/ced.csv"] for p in pipeline["plots"] if "reports/ced.csv" in p)
-    assert header == [plot["x"], *plot["y"]]
-
-
-@pytest.fixture
-def by_hand():
-    """An evaluation of two methods with round numbers."""
-    ours = Statistics(4, 1, 0.0512, 0.012, 0.05, 0.004, 0.07, 0.61239, 0.25)
-    theirs = Statistics(4, 0, 0.1, 0.02, 0.1, 0.02, 0.2, 0.2, 1.0)
-    return ClipEvaluation(
-        landmarks={},
-        truth=np.zeros((4, 84, 2)),
-        errors={
-            "2d": {
-                "this run": np.array([0.01, 0.02, 0.03, np.inf]),
-                "mean face in the box": np.array([0.02, 0.04, 0.05, 0.06]),
-            }
-        },
-        statistics={
-            "2d": {"this run": ours, "mean face in the box": theirs},
-            "3d": {"this run": ours},
-            "3d_mm": {"this run": replace(ours, mean=2.345678, std=0.5, median=2.0, mad=0.25)},
-        },
-        frame_clip=np.zeros(4, int),
-        frame_index=np.arange(4),
-        detected=np.ones(4, bool),
-    )
-
-
-def test_the_table_is_in_per_cent_but_millimetres_stay(by_hand):
-    assert experiments.table(by_hand) == (
-        "| error | method | frames | mean | median | std | MAD | AUC | failures |\n"
-        "|---|---|---|---|---|---|---|---|---|\n"
-        "| 2D, % of interocular | this run | 4 | 5.12 | 5.00 | 1.20 | 0.40 | 0.612 | 25.0 % |\n"
-        "| 2D, % of interocular | mean face in the box | 4 | 10.00 | 10.00 | 2.00 | 2.00 | 0.200 | "
-        "100.0 % |\n"
-        "| 3D, % of interocular | this run | 4 | 5.12 | 5.00 | 1.20 | 0.40 | 0.612 | 25.0 % |\n"
-        "| 3D, mm | this run | 4 | 2.35 | 2.00 | 0.50 | 0.25 | 0.612 | 25.0 % |\n"
-    )
-
-
-def test_metrics_are_plain_rounded_numbers(by_hand):
-    metrics = experiments.metrics(by_hand)
-    assert json.loads(json.dumps(metrics)) == metrics
-    assert metrics["2d"]["this_run"] == {
-        "n_frames": 4,
-        "n_missing": 1,
-        "mean": 0.0512,
-        "std": 0.012,
-        "median": 0.05,
-        "mad": 0.004,
-        "max": 0.07,
-        "auc": 0.61239,
-        "failure_rate": 0.25,
-    }
-    assert list(metrics["2d"]) == ["this_run", "mean_face_in_the_box"]
-    assert metrics["3d_mm"]["this_run"]["mean"] == 2.34568
-
-
-def test_cumulative_errors_as_a_table(by_hand, tmp_path):
-    experiments.write_ced(tmp_path / "ced.csv", by_hand, limit=0.06, points=4)
-    assert (tmp_path / "ced.csv").read_text() == (
-        "error,this_run,mean_face_in_the_box\n0,0,0\n0.02,0.5,0.25\n0.04,0.75,0.5\n0.06,0.75,1\n"
-    )
 
 
 # --- annotated photographs ----------------------------------------------------------------------

@@ -11,6 +11,8 @@ from plotly import graph_objects
 
 from p2f_lib import evaluation, figures, reconstruction, rerender
 from p2f_lib.ablation import Outcome
+from p2f_lib.clip_summary import Claim
+from p2f_lib.evaluation import Interval
 from p2f_lib.export import TexturedMesh
 from p2f_lib.morphable_model import vertex_normals
 from p2f_lib.reconstruction import Reconstructor
@@ -50,6 +52,16 @@ def errors_and_statistics():
     return errors, statistics
 
 
+CLAIMS = [
+    Claim(idea, "4", network, kind, 9, 3, 0.02, 0.03, gain, Interval(gain - 0.01, gain + 0.02))
+    for idea, kind, gain in (
+        ("average", "2d", 0.01),
+        ("offsets", "2d", -0.01),
+        ("offsets", "3d_mm", 1),
+    )
+    for network in ("released weights", "this run")
+]
+
 MAKE = {
     "face_model": lambda m, s, f: figures.face_model(m, modes=2, people=[m.mean] * 6),
     "landmark_map": lambda m, s, f: figures.landmark_map(m, "ibug68"),
@@ -81,6 +93,16 @@ MAKE = {
         (10, 100), *np.random.default_rng(0).uniform(1, 2, (2, 2, 5)), (1, 4, 16), np.ones((3, 5))
     ),
     "several_photos": lambda m, s, f: figures.several_photos(np.array([[3.0, 2, 1], [4, 2, 2]])),
+    "error_by_yaw": lambda m, s, f: figures.error_by_yaw(
+        errors_and_statistics()[0]["2d"], np.linspace(-40, 40, 30), (0, 15, 30, 45, 90), LIMIT
+    ),
+    "error_over_time": lambda m, s, f: figures.error_over_time(
+        range(1, 31), errors_and_statistics()[0]["2d"], np.arange(30) % 10 != 3, LIMIT, "clip 001"
+    ),
+    "error_by_part": lambda m, s, f: figures.error_by_part(
+        {"clip": {"this run": {"001": 0.02, "left_eye": 0.03}, "oracle": {"001": 0.01}}}
+    ),
+    "claims": lambda m, s, f: figures.claims(CLAIMS),
     "figure7": lambda m, s, f: figures.figure7(*errors_and_statistics(), LIMIT),
 }
 
@@ -378,6 +400,63 @@ def test_figure7_draws_cumulative_errors(made):
             assert line.get_label().startswith(name)
             assert f"mean {100 * stats.mean:.2f} %" in line.get_label()
             assert f"AUC {stats.auc:.3f}" in line.get_label()
+
+
+def test_figure7_leaves_out_frames_without_truth_and_kinds_that_are_not_there():
+    errors, statistics = errors_and_statistics()
+    errors["2d"]["ours"] = np.append(errors["2d"]["ours"], np.full(30, np.nan))
+    (axis,) = figures.figure7(errors, statistics, LIMIT, kinds=("2d",)).axes
+    assert axis.lines[0].get_ydata()[-1] == 1
+
+
+def test_methods_keep_their_colours_and_others_get_their_own():
+    colors = figures.method_colors(["theirs", "oracle", "this run", "another"])
+    assert list(colors) == ["theirs", "oracle", "this run", "another"]
+    assert colors["this run"] == figures.METHODS["this run"]
+    assert len(set(colors.values())) == 4
+
+
+def test_error_by_yaw_draws_the_means_of_bins_that_hold_frames(made):
+    errors, yaw = errors_and_statistics()[0]["2d"], np.abs(np.linspace(-40, 40, 30))
+    axis = made["error_by_yaw"].axes[0]
+    line = axis.lines[0]
+    expected = [
+        100 * errors["ours"][(yaw >= low) & (yaw < high)].mean()
+        for low, high in ((0, 15), (15, 30), (30, 45))
+    ]
+    np.testing.assert_allclose(line.get_ydata(), expected)
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels == ["0 to 15\n10 frames", "15 to 30\n12 frames", "30 to 45\n8 frames"]
+
+
+def test_error_over_time_marks_interpolated_boxes(made):
+    axis = made["error_over_time"].axes[0]
+    ours, _, _, marks = axis.lines
+    np.testing.assert_array_equal(ours.get_xdata(), np.arange(1, 31))
+    np.testing.assert_array_equal(marks.get_xdata(), [4, 14, 24])
+    assert axis.get_title() == "clip 001"
+    gap = {"this run": np.array([0.01, np.inf, 0.02])}
+    plain = figures.error_over_time([1, 2, 3], gap, np.ones(3, bool), LIMIT)
+    assert len(plain.axes[0].lines) == 2  # no marks
+    np.testing.assert_array_equal(
+        np.isnan(plain.axes[0].lines[0].get_ydata()), [False, True, False]
+    )
+
+
+def test_error_by_part_has_a_bar_a_method(made):
+    (axis,) = made["error_by_part"].axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["001", "left eye"]
+    widths = np.array([bar.get_width() for bar in axis.patches])
+    np.testing.assert_allclose(widths, [2, 3, 1, np.nan])
+
+
+def test_claims_have_an_axes_a_kind_and_intervals_about_gains(made):
+    two, three = made["claims"].axes
+    np.testing.assert_allclose(two.lines[0].get_xdata(), [1, -1])  # per cent
+    np.testing.assert_allclose(three.lines[0].get_xdata(), [1])  # mm
+    (first, second) = two.collections[0].get_segments()
+    np.testing.assert_allclose([first[:, 0], second[:, 0]], [[0, 3], [-2, 1]])
+    assert [label.get_text() for label in two.get_yticklabels()] == ["average", "offsets"]
 
 
 def test_contact_sheet_has_a_cell_a_sample():

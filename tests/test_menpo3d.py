@@ -9,6 +9,7 @@ import pytest
 from p2f_lib.datasets import menpo3d
 from p2f_lib.datasets.landmark_files import read_ljson, write_ljson
 from p2f_lib.errors import P2FError
+from p2f_lib.images import write_image
 from p2f_lib.video import Video, write_video
 
 
@@ -88,6 +89,38 @@ def test_model_space_is_optional_and_may_have_x_first(root):
     np.testing.assert_array_equal(menpo3d.read_clip(root, "001").model, truth()[1])
     shutil.rmtree(folder)
     assert menpo3d.read_clip(root, "001").model is None
+
+
+def test_the_archive_may_lie_there_as_it_was_unpacked(root):
+    (root / "final_published").rename(root / "moved")
+    (root / menpo3d.UNPACKED).mkdir()
+    (root / "moved").rename(root / menpo3d.UNPACKED / "final_published")
+    (clip,) = menpo3d.read_clips(root)
+    np.testing.assert_array_equal(clip.projected, truth()[0])
+
+
+def test_frames_may_be_pictures(root):
+    (root / "300VW/001/vid.avi").unlink()
+    folder = root / "300VW/001/images"
+    folder.mkdir()
+    for number, frame in enumerate(smooth_frames(), start=1):
+        write_image(folder / f"{number:06d}.png", frame)
+    (folder / "notes.txt").write_text("not a frame")
+    clip = menpo3d.read_clip(root, "001")
+    for frame, expected in zip(clip, smooth_frames(), strict=True):
+        np.testing.assert_array_equal(frame, expected)
+    (folder / "000002.png").unlink()
+    with pytest.raises(P2FError, match="no picture of 1 annotated frames, the first of them 2"):
+        menpo3d.read_clip(root, "001")
+
+
+def test_a_part_of_a_clip(root):
+    clip = menpo3d.read_clip(root, "001").take([1, 4])
+    assert clip.frames == (2, 5)
+    np.testing.assert_array_equal(clip.projected, truth()[0][[1, 4]])
+    np.testing.assert_array_equal(clip.model, truth()[1][[1, 4]])
+    blues = [frame[..., 2].mean() for frame in clip]
+    assert blues == pytest.approx([20, 80], abs=3)
 
 
 def test_missing_parts_get_a_sentence(root, tmp_path_factory):

@@ -59,8 +59,9 @@ def read_ljson(path: str | Path, group: str | None = None) -> np.ndarray:
         If the file is missing, too long, or not what the format says.
     """
     path = Path(path)
+    text = _read_text(path)
     try:
-        content = json.loads(_read_text(path))
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise P2FError(f"{path} is not valid JSON ({error}).") from None
     version = content.get("version") if isinstance(content, dict) else None

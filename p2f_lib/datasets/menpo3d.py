@@ -5,21 +5,24 @@
     <root>/final_published/projected_image_space/<clip>/<6-digit frame>.ljson   84 points, pixels
     <root>/final_published/model_space/<clip>/<6-digit frame>.ljson             84 points, mm
     <root>/300VW/<clip>/vid.avi                                                 the frames
+    <root>/300VW/<clip>/images/<frame>.jpg                                      or as pictures
 
 Frame numbers start at 1, as in 300VW. The challenge's annotations and the videos of 300VW come from
-two places and are put side by side under one root.
+two places and are put side by side under one root; the challenge's folder may lie there as it was
+unpacked, in ``Menpo_3d_challenge_trainset_videos``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from p2f_lib.datasets.landmark_files import read_ljson, write_ljson
 from p2f_lib.errors import P2FError
+from p2f_lib.images import read_image
 from p2f_lib.landmarks import OUTER_EYE_CORNERS
 from p2f_lib.video import Video, write_video
 
@@ -27,6 +30,9 @@ PROJECTED = Path("final_published", "projected_image_space")
 MODEL = Path("final_published", "model_space")
 VIDEOS = Path("300VW")
 VIDEO_NAME = "vid.avi"
+IMAGES = "images"  # in the place of the video
+PICTURES = (".jpg", ".jpeg", ".png")
+UNPACKED = "Menpo_3d_challenge_trainset_videos"  # the archive's own folder
 
 N_POINTS = 84
 LABELS = {
@@ -50,7 +56,7 @@ class Clip:
     name
         The clip's folder.
     video
-        Its video file.
+        Its video file, or a folder of pictures that are called by their frame numbers.
     frames
         (F,) numbers of the annotated frames, ascending; 1 is the first of the video.
     projected
@@ -70,6 +76,9 @@ class Clip:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The annotated frames, uint8 RGB (H, W, 3), read one at a time; can be repeated."""
+        if self.video.is_dir():
+            yield from map(read_image, _pictures(self.video, self.frames))
+            return
         wanted = iter(self.frames)
         number = next(wanted)
         for index, image in enumerate(Video(self.video), start=1):
@@ -80,6 +89,13 @@ class Clip:
                     return
         raise P2FError(f"{self.video} ends before its annotated frame {number}.")
 
+    def take(self, rows: Sequence[int]) -> Clip:
+        """The clip with a part of its annotated frames, by their places, ascending."""
+        rows = list(rows)
+        model = None if self.model is None else self.model[rows]
+        frames = tuple(self.frames[row] for row in rows)
+        return replace(self, frames=frames, projected=self.projected[rows], model=model)
+
 
 def clip_names(root: str | Path) -> list[str]:
     """Names of the annotated clips under `root`, sorted.
@@ -89,7 +105,7 @@ def clip_names(root: str | Path) -> list[str]:
     P2FError
         If `root` is not laid out like the challenge or holds no clip.
     """
-    folder = Path(root) / PROJECTED
+    folder = _published(root) / PROJECTED
     if not folder.is_dir():
         raise P2FError(
             f"{root} has no folder {PROJECTED}; put the challenge's folder final_published there."
@@ -108,22 +124,25 @@ def read_clip(root: str | Path, name: str) -> Clip:
     P2FError
         If the video or an annotation is missing, or not 84 points.
     """
-    root = Path(root)
-    video = root / VIDEOS / name / VIDEO_NAME
-    if not video.is_file():
+    video = Path(root) / VIDEOS / name / VIDEO_NAME
+    if not video.is_file() and (video.parent / IMAGES).is_dir():
+        video = video.parent / IMAGES
+    if not video.exists():
         raise P2FError(f"Clip {name} has no video {video}; the frames come from 300VW.")
-    paths = sorted(
-        (path for path in (root / PROJECTED / name).glob("*.ljson")), key=lambda path: path.stem
-    )
+    published = _published(root)
+    folder = published / PROJECTED / name
+    paths = {_frame_number(path): path for path in folder.glob("*.ljson")}
     if not paths:
-        raise P2FError(f"Clip {name} has no .ljson file in {root / PROJECTED / name}.")
-    numbers = [_frame_number(path) for path in paths]
-    projected = np.stack([_read_points(path, 2) for path in paths])
-    folder = root / MODEL / name
-    model = None
+        raise P2FError(f"Clip {name} has no .ljson file in {folder}.")
+    numbers = tuple(sorted(paths))
+    projected = np.stack([_read_points(paths[number], 2) for number in numbers])
+    folder, model = published / MODEL / name, None
     if folder.is_dir():
-        model = np.stack([_x_first(_read_points(folder / path.name, 3)) for path in paths])
-    return Clip(name, video, tuple(numbers), projected, model)
+        files = (folder / paths[number].name for number in numbers)
+        model = np.stack([x_first(_read_points(path, 3)) for path in files])
+    if video.is_dir():
+        _pictures(video, numbers)  # all there?
+    return Clip(name, video, numbers, projected, model)
 
 
 def read_clips(root: str | Path) -> list[Clip]:
@@ -185,6 +204,28 @@ def write_clip(
     return read_clip(root, name)
 
 
+def _published(root: str | Path) -> Path:
+    """The folder that holds ``final_published``."""
+    root = Path(root)
+    return root / UNPACKED if (root / UNPACKED / PROJECTED).is_dir() else root
+
+
+def _pictures(folder: Path, numbers: tuple[int, ...]) -> list[Path]:
+    """The pictures of frames, in their order."""
+    found = {
+        int(path.stem): path
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in PICTURES and path.stem.isdecimal()
+    }
+    missing = [number for number in numbers if number not in found]
+    if missing:
+        raise P2FError(
+            f"{folder} has no picture of {len(missing)} annotated frames, the first of them "
+            f"{missing[0]}; pictures are called by their frame number, such as 000001.jpg."
+        )
+    return [found[number] for number in numbers]
+
+
 def _frame_number(path: Path) -> int:
     if not path.stem.isdecimal() or int(path.stem) < 1:
         raise P2FError(f"{path} must be named by its frame number, such as 000001.ljson.")
@@ -198,8 +239,8 @@ def _read_points(path: Path, dimension: int) -> np.ndarray:
     return points
 
 
-def _x_first(points: np.ndarray) -> np.ndarray:
-    """Undo the swap of x and y where the file had x first.
+def x_first(points: np.ndarray) -> np.ndarray:
+    """(84, 3) points of the model space; undoes the swap of x and y where the file had x first.
 
     Files of image points store y first; whether those of the model space do too is nowhere said,
     and to take it wrongly would mirror the face. The eyes tell: they lie side by side in x.
