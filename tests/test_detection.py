@@ -1,6 +1,7 @@
 """The detector on the public-domain portraits that come with scikit-image and Matplotlib."""
 
 import sys
+import threading
 
 import cv2
 import matplotlib
@@ -100,7 +101,6 @@ def test_flipped_views_are_accepted(astronaut):
 
 def test_missing_dlib_gets_a_sentence(monkeypatch, astronaut):
     monkeypatch.setitem(sys.modules, "dlib", None)
-    detection._hog_detector.cache_clear()
+    monkeypatch.setattr(detection, "_OF_THREAD", threading.local())
     with pytest.raises(P2FError, match="needs dlib"):
         DlibDetector()(astronaut)
-    detection._hog_detector.cache_clear()
