@@ -276,6 +276,26 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_model_card)
 
     command = commands.add_parser(
+        "evaluate-tracking",
+        help="what the options of track cost in error and time",
+        description="Tracks annotated clips with one set of options after another: detection in "
+        "fewer frames, crops from the frame before, smoothing, a shared shape.",
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("data/menpo3d_synthetic"),
+        help="clips in the layout of the 3D Menpo challenge (default: %(default)s)",
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("reports/tracking.csv"), help="default: %(default)s"
+    )
+    _add_device(command)
+    _add_weights(command)
+    command.set_defaults(run=video_commands.evaluate_tracking)
+
+    command = commands.add_parser(
         "evaluate-aflw2000",
         help="landmark and pose errors on AFLW2000-3D, beside the published ones",
         description="The protocols of 3DDFA (68 points by yaw) and HopeNet (head pose).",

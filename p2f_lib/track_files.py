@@ -325,8 +325,9 @@ class Canvas:
             yaw, pitch, roll = row["pose"]
             text += f"  yaw {yaw:.0f} pitch {pitch:.0f} roll {roll:.0f}  {row['confidence']:.2f}"
         size = image.shape[0] / 700
-        place = (round(8 * size) + 4, image.shape[0] - round(10 * size) - 4)
-        cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3 * width + 1)
+        band = round(32 * size) + 6
+        image[-band:] //= 3  # so that the words can be read on any picture
+        place = (6, image.shape[0] - round(10 * size) - 2)
         cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, color, width, cv2.LINE_AA)
         return image
 

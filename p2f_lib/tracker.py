@@ -201,7 +201,7 @@ def _plan_scene(looks: Sequence[Look], scene: int, settings: Settings) -> list[S
         last = number if following is None else following
         # Frames that nobody looked at are no gap, however far apart the looks are.
         bridged = (before, following) != (None, None) and (
-            looks[last].time - looks[first].time <= settings.max_gap
+            looks[last].time - looks[first].time <= settings.max_gap + 1e-6  # times are rounded
             or misses[last + 1] == misses[first]
         )
         if look.thumbnail is None:

@@ -1,4 +1,4 @@
-"""The commands that go through videos: what `p2f track` does."""
+"""The commands that go through videos: what `p2f track` and `evaluate-tracking` do."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from p2f_lib.errors import P2FError
 from p2f_lib.photo_commands import make_reconstructor, say, sentence
@@ -60,6 +62,32 @@ def track(arguments: Namespace) -> int:
             failed = True
             say(sentence(error, Path(video)))
     return int(failed)
+
+
+def evaluate_tracking(arguments: Namespace) -> int:
+    """A table of what options of tracking cost."""
+    from p2f_lib.datasets.menpo3d import read_clips
+    from p2f_lib.reconstruction import VARIANTS, Reconstructor
+    from p2f_lib.tracking_errors import tracking_errors, write_table
+
+    clips = read_clips(arguments.folder)
+    unfinished = [clip.name for clip in clips if clip.model is None]
+    if unfinished:
+        raise P2FError(f"Clip {unfinished[0]} has no annotation in model space.")
+    reconstructors = {
+        variant: Reconstructor.from_pretrained(arguments.weights, arguments.device, variant=variant)
+        for variant in VARIANTS
+    }
+    outcomes = []
+    for one in tracking_errors(reconstructors, clips):
+        outcomes.append(one)
+        tqdm.write(
+            f"{one.name}: 2D {100 * one.error_2d:.2f} %, 3D {100 * one.error_3d:.2f} % or "
+            f"{one.error_3d_mm:.2f} mm, jitter {100 * one.jitter:.2f} %, {one.ms:.1f} ms a frame"
+        )
+    write_table(arguments.out, outcomes)
+    print(f"Written: {arguments.out}")
+    return 0
 
 
 def _check_live(settings: Settings, arguments: Namespace, live: bool) -> None:
