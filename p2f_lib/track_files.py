@@ -33,6 +33,7 @@ from p2f_lib.datasets.landmark_files import write_ljson, write_pts
 from p2f_lib.datasets.menpo3d import LABELS
 from p2f_lib.errors import P2FError
 from p2f_lib.landmarks import IBUG68_IN_MENPO84
+from p2f_lib.parallel import prefetched
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.smoothing import OneEuro
 from p2f_lib.track_store import ABSENT, CHUNK, STATES, UNREADABLE, known_markups
@@ -190,13 +191,14 @@ def write_files(
                 pass
         else:
             pictures = _drawn(source, moments(), reconstructor, layout, mesh, mesh_every)
-            if overlay:
-                whole = layout.work / "overlay.avi"
-                write_video(whole, pictures, fps=results.fps)
-                os.replace(whole, layout.overlay)
-            else:
-                for _ in pictures:
-                    pass
+            with prefetched(pictures) as ready:  # drawn and written beside the encoding
+                if overlay:
+                    whole = layout.work / "overlay.avi"
+                    write_video(whole, ready, fps=results.fps)
+                    os.replace(whole, layout.overlay)
+                else:
+                    for _ in ready:
+                        pass
     os.replace(part, layout.table)
 
 

@@ -33,6 +33,10 @@ OPTIONS: tuple[tuple[str, str, Settings], ...] = (
     ("fast, one shape for the clip", "fast", Settings(share_shape=True)),
     ("full, one shape for the clip", "full", Settings(share_shape=True)),
 )
+COLUMNS = (
+    *("options", "error_2d_percent", "error_3d_percent", "error_3d_mm", "jitter_percent"),
+    *("cpu_ms_a_frame", "frames", "without_a_face"),
+)
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,8 @@ def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["options", "error_2d_percent", "error_3d_percent", "error_3d_mm", "jitter_percent"]
-            + ["cpu_ms_a_frame", "frames", "without_a_face"]
-        )
+        writer.writerow(COLUMNS)
         for one in outcomes:
             percents = [f"{100 * value:.3f}" for value in (one.error_2d, one.error_3d)]
-            writer.writerow(
-                [one.name, *percents, f"{one.error_3d_mm:.3f}", f"{100 * one.jitter:.3f}"]
-                + [f"{one.ms:.1f}", one.frames, one.missing]
-            )
+            rest = [f"{one.error_3d_mm:.3f}", f"{100 * one.jitter:.3f}", f"{one.ms:.1f}"]
+            writer.writerow([one.name, *percents, *rest, one.frames, one.missing])

@@ -103,7 +103,7 @@ def test_landmarks_table_and_overlay(capsys, weights, video, tmp_path):
 
 def test_files_hold_the_average_of_three_frames(capsys, weights, tmp_path):
     video = tmp_path / "clip.avi"
-    write_video(video, walk(9), fps=10)
+    write_video(video, [picture(("red", 60 + 8 * (k % 2), 60, 40)) for k in range(9)], fps=10)
     assert run(capsys, video, "--out", tmp_path / "raw", "--smoothing", "none")[0] == 0
     assert run(capsys, video, "--out", tmp_path / "smooth")[0] == 0
 
