@@ -6,10 +6,10 @@ import numpy as np
 
 from p2f_lib.errors import P2FError
 
-# Casiez et al. 2012, tuned as they advise on data/menpo3d_synthetic: the first until a still head
-# doesn't tremble, then the second until a quick one doesn't lag. Speeds count in face sizes.
-MIN_CUTOFF = 4.0  # Hz
-BETA = 6.0  # Hz per face size a second
+# Casiez et al. 2012. The first keeps a still head from trembling; with the second, which was raised
+# until a quick one hardly lags (`p2f evaluate-tracking`), speeds count in face sizes a second.
+MIN_CUTOFF = 2.0  # Hz
+BETA = 30.0  # Hz per face size a second
 DERIVATIVE_CUTOFF = 1.0  # Hz
 
 
