@@ -458,7 +458,7 @@ def _add_track(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--batch", type=int, default=8, help="frames for the network at once (default: 8)"
     )
-    command.add_argument("--threads", type=int, help="default: one a core")
+    command.add_argument("--threads", type=int, help="default: one a core, 4 at most")
     _add_network(command, variant="fast")
     _add_engine(command)
     command.add_argument(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 END_BYTES = 2**20  # of a video's beginning and end, by which it is known again
 LIVE_DETECT_EVERY = 25  # frames
+MAX_THREADS = 4  # unless more are wished for: each holds some frames
 
 
 def track(arguments: Namespace) -> int:
@@ -52,7 +53,7 @@ def track(arguments: Namespace) -> int:
         from p2f_lib.detection import DlibCnnDetector
 
         detector = DlibCnnDetector(arguments.detector_file)
-    threads = arguments.threads or os.cpu_count() or 1
+    threads = arguments.threads or min(os.cpu_count() or 1, MAX_THREADS)
     tracker = Tracker(reconstructor, detector, settings, threads)
     failed = False
     for video, name in zip(arguments.videos, names, strict=True):

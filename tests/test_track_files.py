@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from p2f_lib import cli
+from p2f_lib import video as video_module
 from p2f_lib.datasets.landmark_files import read_landmarks
 from p2f_lib.errors import P2FError
 from p2f_lib.images import write_image
@@ -139,7 +141,10 @@ def test_shapes_of_frames_may_differ(capsys, weights, tmp_path):
     images = walk(4)
     for k, image in enumerate([images[0], images[1][:, :140], *images[2:]]):
         write_image(folder / f"{k}.png", image)
+    (folder / "-1.png").write_text("damaged")  # the first, even
     assert run(capsys, folder, "--out", tmp_path / "out")[0] == 0
+    assert rows_of(tmp_path / "out" / "pictures.csv")[0]["state"] == "unreadable"
+    assert len(list(Video(tmp_path / "out" / "pictures.avi"))) == 5
     assert {frame.shape for frame in Video(tmp_path / "out" / "pictures.avi")} == {(120, 160, 3)}
 
 
@@ -245,6 +250,29 @@ def test_live_writes_the_same_kinds_of_files(capsys, weights, video, tmp_path):
     assert [row["state"] for row in rows_of(out / "clip.csv")] == ["detected"] + 6 * ["tracked"]
     assert len(list(Video(out / "clip.avi"))) == 7
     assert len(list((out / "projected_image_space" / "clip").glob("*.pts"))) == 7
+
+
+def test_a_camera_until_its_limit(capsys, weights, tmp_path, monkeypatch):
+    class FakeCamera:
+        def __init__(self, number):
+            self.images = iter(walk(50))
+
+        def isOpened(self):
+            return True
+
+        def read(self):
+            return True, next(self.images)[..., ::-1]
+
+        def release(self):
+            pass
+
+    monkeypatch.setattr(video_module.cv2, "VideoCapture", FakeCamera)
+    status, lines, _ = run(capsys, 0, "--out", tmp_path / "out", "--frames", 6, "--detect-every", 4)
+    assert (status, "6 frames, 6 of them" in lines[0]) == (0, True)
+    rows = rows_of(tmp_path / "out" / "camera0.csv")
+    assert "".join(row["state"][0] for row in rows) == "dtttdt"
+    assert all(float(a["time"]) <= float(b["time"]) for a, b in pairwise(rows))
+    assert (tmp_path / "out" / "camera0.avi").stat().st_size > 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from p2f_lib import tracker as tracker_module
 from p2f_lib.crop import Box
 from p2f_lib.detection import Detection
 from p2f_lib.errors import NoFaceError, P2FError
@@ -437,4 +436,3 @@ def test_settings_are_checked(wrong, words):
 def test_no_threads_are_too_few():
     with pytest.raises(P2FError, match="At least one thread"):
         Tracker(Network(), threads=0)
-    assert tracker_module.SURE == 0.5
