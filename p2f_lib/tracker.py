@@ -287,7 +287,7 @@ class Tracker:
 
     # --- a whole video ---
 
-    def track(self, source: Source, folder: Path, resume: bool = False) -> Results:
+    def track(self, source: Source, folder: str | Path, resume: bool = False) -> Results:
         """Go through a video twice, and a third time through the results with a shared shape.
 
         Parameters
@@ -306,6 +306,7 @@ class Tracker:
         P2FError
             If the frames differ between the passes, or files can't be written.
         """
+        folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not resume:
@@ -316,7 +317,7 @@ class Tracker:
         looks = self._look(source, Lines(folder / "looks.jsonl"))
         rows = Rows(folder / "frames.rows", self.row_type)
         points = Rows(folder / "points.rows", POINTS_TYPE) if self.settings.share_shape else None
-        self._fit(source, looks, plan(looks, self.settings), rows, points)
+        self._fit(source, plan(looks, self.settings), rows, points)
         if points is not None:
             rows = self._shared(rows, points, folder / "shared.rows")
         return Results(rows, self.settings, source.fps)
@@ -345,7 +346,6 @@ class Tracker:
     def _fit(
         self,
         source: Source,
-        looks: Sequence[Look],
         steps: Sequence[Step],
         rows: Rows,
         points: Rows | None,
@@ -495,9 +495,8 @@ class Tracker:
         """Write a fitted mesh and its camera into a row."""
         row["shape"], row["expression"] = shape, expression
         row["pose"] = camera.pose.yaw, camera.pose.pitch, camera.pose.roll
-        row["camera"] = np.concatenate(
-            [[camera.focal], *(np.ravel(part) for part in _placement(camera))]
-        )
+        placement = camera.principal_point, camera.rotation.ravel(), camera.translation
+        row["camera"] = np.concatenate([[camera.focal], *placement])
         model = self.reconstructor.model
         for markup in known_markups(model):
             points = vertices[model.landmarks[markup]]
@@ -589,7 +588,7 @@ class Tracker:
         rows = Rows(folder / "frames.rows", self.row_type)
         rows.cut(0)
         try:
-            with prefetched(source.frames()) as frames, _one_torch_thread():
+            with prefetched(source.frames(), 1) as frames, _one_torch_thread():
                 for frame in self._bar(frames, "live", source, 0):
                     tracked = self.update(frame.image, frame.time)
                     rows.append([tracked.row])
@@ -647,10 +646,6 @@ def smooth_live(
         markup: one(raw[markup], float(row["time"]), size, int(row["scene"]))
         for markup, one in filters.items()
     }
-
-
-def _placement(camera: PerspectiveCamera) -> tuple[np.ndarray, ...]:
-    return camera.principal_point, camera.rotation, camera.translation
 
 
 def _paired(

@@ -41,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """Means over all annotated frames.
+    """Means over the annotated frames that got a face.
 
     Attributes
     ----------
@@ -114,9 +114,9 @@ def tracking_errors(
                 strict=True,
             ):
                 column.append(values)
-        means = [float(np.nanmean(np.concatenate(column))) for column in columns]
+        means = [_mean_of_known(np.concatenate(column)) for column in columns]
         errors = np.concatenate(columns[0])
-        missing = int(np.isnan(errors).sum())
+        missing = int((~np.isfinite(errors)).sum())
         yield Outcome(name, *means, 1000 * seconds / frames, len(errors), missing)
 
 
@@ -130,3 +130,7 @@ def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
             percents = [f"{100 * value:.3f}" for value in (one.error_2d, one.error_3d)]
             rest = [f"{one.error_3d_mm:.3f}", f"{100 * one.jitter:.3f}", f"{one.ms:.1f}"]
             writer.writerow([one.name, *percents, *rest, one.frames, one.missing])
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    return float(values[np.isfinite(values)].mean())
