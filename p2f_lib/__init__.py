@@ -1,6 +1,7 @@
 """Pix2Face, open: 3D faces from single photos.
 
-``Reconstructor.from_pretrained()(image)`` gives every `Face` of a uint8 RGB picture (H, W, 3).
+``Reconstructor.from_pretrained()(image)`` gives every `Face` of a uint8 RGB picture (H, W, 3),
+a `Tracker` follows one through a video.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from p2f_lib.images import read_image
     from p2f_lib.morphable_model import MorphableModel
     from p2f_lib.reconstruction import Face, Reconstructor
+    from p2f_lib.tracker import Tracker
 
 __all__ = [
     "Box",
@@ -23,6 +25,7 @@ __all__ = [
     "NoFaceError",
     "P2FError",
     "Reconstructor",
+    "Tracker",
     "read_image",
 ]
 
@@ -32,6 +35,7 @@ _HOMES = {
     "Face": "reconstruction",
     "MorphableModel": "morphable_model",
     "Reconstructor": "reconstruction",
+    "Tracker": "tracker",
     "read_image": "images",
 }
 

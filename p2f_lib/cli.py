@@ -1,6 +1,7 @@
 """The `p2f` command: thin, one function of the library a command.
 
-The commands that go through photos are in `p2f_lib.photo_commands`.
+The commands that go through photos are in `p2f_lib.photo_commands`, those for videos in
+`p2f_lib.video_commands`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2f_lib import photo_commands
+from p2f_lib import photo_commands, video_commands
 from p2f_lib.errors import P2FError
 from p2f_lib.images import read_image
 from p2f_lib.photo_commands import make_reconstructor, say, sentence
@@ -27,6 +28,19 @@ For every PHOTO this writes into DIR, named after the photo:
 and NAME_2.ply, NAME_2.glb ... for further faces. Photos that share a name get -2, -3 ... behind it;
 a photo itself is never overwritten. Exit status: 0 when every photo worked, 1 when one did not,
 2 when the command itself is wrong.
+"""
+
+TRACK_EPILOG = """\
+This writes into DIR, for frames counted from 1:
+  projected_image_space/NAME/000001.ljson .pts         84 points in the picture, smoothed, pixels
+  model_space/NAME/000001.ljson                        the same in 3D, mm
+  ibug68/...                                           the same for the 68 points of iBUG
+  NAME.csv         a row a frame: time, scene, detected or not, box, pose, confidence, coefficients
+  NAME.avi         the landmarks over the video
+  meshes/NAME/     with --mesh
+  work/NAME/       by which --resume goes on; to be deleted when all is done
+State in the table: detected; interpolated between two detections; held beside one; tracked from the
+frame before; absent; unreadable. Exit status as of reconstruct.
 """
 
 
@@ -68,13 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="where the face is in every photo, pixels; nothing is detected then",
     )
     _add_network(command)
-    command.add_argument(
-        "--engine",
-        choices=("torch", "onnxruntime", "onnxruntime-int8", "openvino"),
-        default="torch",
-        help="what runs the network (default: %(default)s); the others are for the CPU and are "
-        "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",
-    )
+    _add_engine(command)
     command.add_argument(
         "--resume", action="store_true", help="skip photos whose files are in DIR already"
     )
@@ -91,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", required=True, type=Path, metavar="FILE", help="a .csv")
     _add_network(command)
     command.set_defaults(run=photo_commands.pose)
+
+    _add_track(commands)
 
     command = commands.add_parser(
         "fit",
@@ -266,6 +276,26 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_model_card)
 
     command = commands.add_parser(
+        "evaluate-tracking",
+        help="what the options of track cost in error and time",
+        description="Tracks annotated clips with one set of options after another: detection in "
+        "fewer frames, crops from the frame before, smoothing, a shared shape.",
+    )
+    command.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("data/menpo3d_synthetic"),
+        help="clips in the layout of the 3D Menpo challenge (default: %(default)s)",
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("reports/tracking.csv"), help="default: %(default)s"
+    )
+    _add_device(command)
+    _add_weights(command)
+    command.set_defaults(run=video_commands.evaluate_tracking)
+
+    command = commands.add_parser(
         "evaluate-aflw2000",
         help="landmark and pose errors on AFLW2000-3D, beside the published ones",
         description="The protocols of 3DDFA (68 points by yaw) and HopeNet (head pose).",
@@ -358,6 +388,85 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_track(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser(
+        "track",
+        help="a video to landmarks, poses and meshes of one person in every frame",
+        description="Follow one person through a video (section 4.1 of the paper): boxes of all "
+        "frames first, missing ones interpolated, then a reconstruction in each.",
+        epilog=TRACK_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "videos",
+        nargs="+",
+        metavar="VIDEO",
+        help="a video file, a folder of pictures, or the number of a camera",
+    )
+    command.add_argument("--out", required=True, type=Path, metavar="DIR", help="made if missing")
+    command.add_argument("--name", help="of the results (default: the video's)")
+    command.add_argument("--frames", type=int, metavar="N", help="only the first N frames")
+    command.add_argument("--seconds", type=float, help="only so much of the beginning")
+    command.add_argument(
+        "--fps", type=float, default=25.0, help="of a folder of pictures (default: %(default)g)"
+    )
+    command.add_argument(
+        "--detector-file",
+        type=Path,
+        metavar="FILE",
+        help="dlib's mmod_human_face_detector.dat: its network in place of its built-in detector",
+    )
+    command.add_argument(
+        "--detect-every",
+        type=int,
+        metavar="K",
+        help="detect in every K-th frame, follow the fits between (default: 1; live: 25)",
+    )
+    command.add_argument(
+        "--follow", action="store_true", help="take every crop from the fit of the frame before"
+    )
+    command.add_argument(
+        "--max-gap",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="without a detection that are bridged; in longer gaps the face is followed only "
+        "while the network is sure of it (default: %(default)g)",
+    )
+    command.add_argument(
+        "--every-frame", action="store_true", help="bridge all gaps, as the challenge wants it"
+    )
+    command.add_argument(
+        "--smoothing",
+        choices=("average", "one-euro", "none"),
+        help="of the landmarks in the picture (default: average; live: one-euro)",
+    )
+    command.add_argument(
+        "--window", type=int, default=3, help="frames of the average (default: %(default)s)"
+    )
+    command.add_argument(
+        "--share-shape", action="store_true", help="one shape for the whole clip (Eq. 5)"
+    )
+    command.add_argument("--mesh", choices=("glb", "ply"), help="write meshes, too")
+    command.add_argument(
+        "--mesh-every", type=int, default=1, metavar="N", help="of every N-th frame (default: 1)"
+    )
+    command.add_argument("--no-overlay", action="store_true", help="write no overlay video")
+    command.add_argument(
+        "--live", action="store_true", help="go through once and never look ahead, as of a camera"
+    )
+    command.add_argument(
+        "--batch", type=int, default=8, help="frames for the network at once (default: 8)"
+    )
+    command.add_argument("--threads", type=int, help="default: one a core, 4 at most")
+    _add_network(command, variant="fast")
+    _add_engine(command)
+    command.add_argument(
+        "--resume", action="store_true", help="go on with what an interrupted run left in DIR"
+    )
+    command.set_defaults(run=video_commands.track)
+
+
 def _add_photos(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "photos",
@@ -393,12 +502,22 @@ def _add_device(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_network(command: argparse.ArgumentParser) -> None:
+def _add_engine(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine",
+        choices=("torch", "onnxruntime", "onnxruntime-int8", "openvino"),
+        default="torch",
+        help="what runs the network (default: %(default)s); the others are for the CPU and are "
+        "installed by pip install 'pix2face-open[onnx]' or '[openvino]'",
+    )
+
+
+def _add_network(command: argparse.ArgumentParser, variant: str = "full") -> None:
     _add_device(command)
     command.add_argument(
         "--variant",
         choices=("full", "fast"),
-        default="full",
+        default=variant,
         help="fast: for video; once through the network, where full takes four times "
         "(default: %(default)s)",
     )

@@ -421,22 +421,9 @@ class Fitter:
         shape : (Ks,)
         expressions : (n, Ke)
         """
-        ks = self.model.n_shape
-        shape_precision, expression_precision = np.split(weight * self.precision, [ks])
-        schur, reduced = np.diag(shape_precision), np.zeros(ks)
-        eliminated = []
-        for item in localized:
-            normal, right = self._equations(item, limit)
-            block = normal[ks:, ks:] + np.diag(expression_precision)
-            factor = cho_factor(block, check_finite=False)
-            coupling = cho_solve(factor, normal[ks:, :ks], check_finite=False)  # (Ke, Ks)
-            constant = cho_solve(factor, right[ks:], check_finite=False)
-            schur += normal[:ks, :ks] - normal[:ks, ks:] @ coupling
-            reduced += right[:ks] - normal[:ks, ks:] @ constant
-            eliminated.append((constant, coupling))
-        if not eliminated:
-            raise P2FError("A joint fit needs at least one picture, got none.")
-        shape = cho_solve(cho_factor(schur, check_finite=False), reduced, check_finite=False)
+        shared = SharedShape(self, weight, limit)
+        eliminated = [shared.add(item) for item in localized]
+        shape = shared.shape()
         return shape, np.array([constant - coupling @ shape for constant, coupling in eliminated])
 
     def _equations(self, localized: Localized, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -447,6 +434,63 @@ class Fitter:
         if not np.isfinite(b).all():
             raise P2FError("Offsets hold NaN or infinite values; check the network's weights.")
         return (a.T @ a / len(thinned)).astype(float), (a.T @ b / len(thinned)).astype(float)
+
+
+class SharedShape:
+    """Eq. 5 picture by picture: the shape's normal equations are summed up, no picture is kept.
+
+    Parameters
+    ----------
+    fitter : of the pictures' face model
+    weight, limit : as of `Fitter.coefficients`
+    """
+
+    def __init__(self, fitter: Fitter, weight: float = WEIGHT, limit: int = 1000) -> None:
+        self._fitter, self._limit = fitter, limit
+        self._ks = fitter.model.n_shape
+        shape_precision, expression_precision = np.split(weight * fitter.precision, [self._ks])
+        self._expression_prior = np.diag(expression_precision)
+        self._schur, self._reduced = np.diag(shape_precision), np.zeros(self._ks)
+        self._pictures = 0
+
+    def add(self, localized: Localized) -> tuple[np.ndarray, np.ndarray]:
+        """Take part of a picture, its expression eliminated.
+
+        Returns
+        -------
+        constant, coupling : (Ke,), (Ke, Ks); the expression is ``constant - coupling @ shape``.
+        """
+        normal, right, constant, coupling = self._eliminated(localized)
+        ks = self._ks
+        self._schur += normal[:ks, :ks] - normal[:ks, ks:] @ coupling
+        self._reduced += right[:ks] - normal[:ks, ks:] @ constant
+        self._pictures += 1
+        return constant, coupling
+
+    def shape(self) -> np.ndarray:
+        """(Ks,) of least squares over all pictures so far.
+
+        Raises
+        ------
+        P2FError
+            There was none.
+        """
+        if not self._pictures:
+            raise P2FError("A joint fit needs at least one picture, got none.")
+        return cho_solve(cho_factor(self._schur, check_finite=False), self._reduced)
+
+    def expression(self, localized: Localized, shape: np.ndarray) -> np.ndarray:
+        """(Ke,) of one picture, for a shape that is known."""
+        _, _, constant, coupling = self._eliminated(localized)
+        return constant - coupling @ shape
+
+    def _eliminated(self, localized: Localized) -> tuple[np.ndarray, ...]:
+        ks = self._ks
+        normal, right = self._fitter._equations(localized, self._limit)
+        factor = cho_factor(normal[ks:, ks:] + self._expression_prior, check_finite=False)
+        coupling = cho_solve(factor, normal[ks:, :ks], check_finite=False)
+        constant = cho_solve(factor, right[ks:], check_finite=False)
+        return normal, right, constant, coupling
 
 
 def _thinned(localized: Localized, limit: int) -> Localized:

@@ -563,7 +563,10 @@ class Reconstructor:
         return face
 
     def reconstruct_many(
-        self, images: Sequence[np.ndarray], boxes: Sequence[Box]
+        self,
+        images: Sequence[np.ndarray],
+        boxes: Sequence[Box],
+        crops: Sequence[Crop | None] | None = None,
     ) -> list[Face | None]:
         """One face a picture, for pictures and boxes that are known to be sound.
 
@@ -571,6 +574,8 @@ class Reconstructor:
         ----------
         images : N pictures (H, W, 3) uint8, RGB; the same one may come repeatedly.
         boxes : N boxes
+        crops : N places to look at first in place of the squares about the boxes, such as
+            `next_crop` of the frame before; None where there is none.
 
         Returns
         -------
@@ -580,7 +585,10 @@ class Reconstructor:
             raise P2FError(f"Got {len(images)} pictures and {len(boxes)} boxes.")
         faces: list[Face | None] = [None] * len(images)
         size, scale = self.unet.config.input_size, self.crop_scale
-        crops = [Crop.around(box, size, scale) for box in boxes]
+        given = crops or [None] * len(boxes)
+        crops = [
+            crop or Crop.around(box, size, scale) for crop, box in zip(given, boxes, strict=True)
+        ]
         pending = list(range(len(images)))
         for _ in range(self.passes):
             fresh = self._one_pass([(images[i], boxes[i], crops[i]) for i in pending])
@@ -589,13 +597,23 @@ class Reconstructor:
             pending = []
             for i, face in improved:
                 faces[i] = face
-                landmarks = face.landmarks("ibug68")
-                if box_problem(Box.around(landmarks), images[i]) is None:
-                    last, lean = crops[i], _lean(face.affine)
-                    crops[i] = Crop.upright(landmarks, size, scale, lean)
-                    if self.same_crop == 1 or not _same(last, crops[i], self.same_crop):
+                last, fresh_crop = crops[i], self.next_crop(face)
+                if fresh_crop is not None:
+                    crops[i] = fresh_crop
+                    if self.same_crop == 1 or not _same(last, fresh_crop, self.same_crop):
                         pending.append(i)
         return faces
+
+    def next_crop(self, face: Face) -> Crop | None:
+        """The upright square about the fitted landmarks: for another look, or for the next frame.
+
+        None where they lie outside the picture.
+        """
+        landmarks = face.landmarks("ibug68")
+        if _box_problem(Box.around(landmarks), face.photo_size) is not None:
+            return None
+        size = self.unet.config.input_size
+        return Crop.upright(landmarks, size, self.crop_scale, _lean(face.affine))
 
     def _one_pass(self, views: list[tuple[np.ndarray, Box, Crop]]) -> list[Face | None]:
         faces: list[Face | None] = []
@@ -708,7 +726,11 @@ def as_box(box: Box | Sequence[float]) -> Box:
 
 def box_problem(box: Box, image: np.ndarray) -> str | None:
     """A sentence on what makes `box` no place for a face in `image`, None if it is one."""
-    height, width = image.shape[:2]
+    return _box_problem(box, (image.shape[1], image.shape[0]))
+
+
+def _box_problem(box: Box, size: tuple[int, int]) -> str | None:
+    width, height = size
     if max(box.width, box.height) < MIN_BOX_SIDE:
         return (
             f"The box {_sides(box)} is smaller than {MIN_BOX_SIDE:g} pixels, too small for a face."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -62,6 +63,7 @@ def track_frames(
     markup: str = "menpo84",
     window: int = 3,
     found: Sequence[Sequence[Detection]] | None = None,
+    cuts: Sequence[int] = (),
     progress: bool = True,
 ) -> Track:
     """Follow one face through a video.
@@ -86,6 +88,9 @@ def track_frames(
     found
         The faces of every frame where they are known, as of `detect_faces`; the detector isn't
         asked then.
+    cuts
+        Frames at which another scene begins, as of `p2f_lib.scenes.scene_cuts`: there the person is
+        chosen anew, and neither boxes nor landmarks are mixed across.
     progress
         Show progress bars.
 
@@ -100,7 +105,9 @@ def track_frames(
         raise P2FError("Tracking reads the frames twice; pass a list or a Video, not a generator.")
     if found is None:
         found = detect_faces(frames, detector, progress=progress)
-    boxes, detected = interpolate_boxes(choose_boxes(found))
+    scenes = split_scenes(len(found), cuts)
+    chosen = [box for scene in scenes for box in choose_boxes(found[scene])]
+    boxes, detected = interpolate_boxes(chosen, cuts)
 
     rows = []
     bar = tqdm(frames, desc="reconstruct", total=len(boxes), unit="frame", disable=not progress)
@@ -114,7 +121,7 @@ def track_frames(
     return Track(
         boxes=np.array([box.as_tuple() for box in boxes]),
         detected=detected,
-        landmarks_2d=moving_average(landmarks_2d, window),
+        landmarks_2d=np.concatenate([moving_average(landmarks_2d[s], window) for s in scenes]),
         landmarks_2d_raw=landmarks_2d,
         landmarks_3d=landmarks_3d,
         poses=poses,
@@ -165,8 +172,24 @@ def choose_boxes(detections: Sequence[Sequence[Detection]]) -> list[Box | None]:
     return [best[frame].box if frame in best else None for frame in range(len(detections))]
 
 
-def interpolate_boxes(boxes: Sequence[Box | None]) -> tuple[list[Box], np.ndarray]:
+def split_scenes(n_frames: int, cuts: Sequence[int]) -> list[slice]:
+    """The frames of every scene, given the first frames of all scenes but the first."""
+    edges = [0, *(cut for cut in sorted(set(cuts)) if 0 < cut < n_frames), n_frames]
+    return [slice(first, end) for first, end in pairwise(edges)]
+
+
+def interpolate_boxes(
+    boxes: Sequence[Box | None], cuts: Sequence[int] = ()
+) -> tuple[list[Box], np.ndarray]:
     """Fill missing boxes by linear interpolation in time; the ends hold the nearest box.
+
+    Parameters
+    ----------
+    boxes
+        One box or None a frame.
+    cuts
+        Frames at which another scene begins: nothing is interpolated across. A scene without any
+        box gets those that it would have without cuts.
 
     Returns
     -------
@@ -183,11 +206,19 @@ def interpolate_boxes(boxes: Sequence[Box | None]) -> tuple[list[Box], np.ndarra
     detected = np.array([box is not None for box in boxes], dtype=bool)
     if not detected.any():
         raise NoFaceError(f"No face was found in any of the {len(boxes)} frames.")
-    known = np.flatnonzero(detected)
+    filled = _interpolated(boxes)
+    for scene in split_scenes(len(boxes), cuts):
+        if detected[scene].any():
+            filled[scene] = _interpolated(boxes[scene])
+    return [Box(*map(float, row)) for row in filled], detected
+
+
+def _interpolated(boxes: Sequence[Box | None]) -> np.ndarray:
+    """(F, 4) sides."""
+    known = [number for number, box in enumerate(boxes) if box is not None]
     sides = np.array([box.as_tuple() for box in boxes if box is not None])
     frames = np.arange(len(boxes))
-    filled = np.stack([np.interp(frames, known, side) for side in sides.T], axis=1)
-    return [Box(*map(float, row)) for row in filled], detected
+    return np.stack([np.interp(frames, known, side) for side in sides.T], axis=1)
 
 
 def moving_average(values: np.ndarray, window: int = 3) -> np.ndarray:

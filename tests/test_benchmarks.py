@@ -33,8 +33,9 @@ def test_repeated_names_are_refused(tmp_path):
 
 
 def test_every_module_takes_part():
-    assert modules() == ["blending", "fitting", "network", "rasterizer", "synthesis", "training"]
-    for name in modules():
+    names = ["blending", "fitting", "network", "rasterizer", "synthesis", "tracking", "training"]
+    assert modules() == names
+    for name in names:
         assert callable(importlib.import_module(f"benchmarks.{name}").rows)
 
 
@@ -126,3 +127,12 @@ def test_median_leaves_out_the_first_call():
     calls = []
     assert median_ms(lambda: calls.append(1), repeats=3) >= 0
     assert len(calls) == 4
+
+
+def test_without_weights_no_video_is_tracked(tmp_path, monkeypatch):
+    from benchmarks import tracking
+
+    monkeypatch.setattr(tracking, "RELEASE", tmp_path / "release")
+    (row,) = tracking.rows()
+    assert (row.name, math.isnan(row.value)) == ("tracking_frames_per_s", True)
+    assert row.note.startswith("not measured: There is no face_model.safetensors")

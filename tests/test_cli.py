@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,11 +264,26 @@ def test_usage_errors_exit_with_2(capsys, argv):
     assert "usage: p2f" in capsys.readouterr().err
 
 
+def test_commands_of_the_readme_are_understood():
+    """Every line of its bash blocks that begins with p2f is a command that the parser takes."""
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("p2f ")]
+    commands = {
+        cli._parser().parse_args(shlex.split(line, comments=True)[1:]).run for line in lines
+    }
+    assert len(commands) >= 8
+
+
 def test_help_needs_no_network(capsys):
     with pytest.raises(SystemExit) as info:
         cli.main(["reconstruct", "--help"])
     assert info.value.code == 0
     assert "NAME_texture.png" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as info:
+        cli.main(["track", "--help"])
+    assert info.value.code == 0
+    assert "projected_image_space/NAME/000001.ljson" in capsys.readouterr().out
 
 
 def test_interrupt(capsys, scene, photo, tmp_path, monkeypatch):

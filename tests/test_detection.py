@@ -1,6 +1,9 @@
 """The detector on the public-domain portraits that come with scikit-image and Matplotlib."""
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import matplotlib
@@ -10,7 +13,7 @@ from skimage import data
 
 from p2f_lib import detection
 from p2f_lib.crop import Box
-from p2f_lib.detection import DlibDetector
+from p2f_lib.detection import Detection, DlibCnnDetector, DlibDetector
 from p2f_lib.errors import P2FError
 
 # Face boxes drawn by hand, pixels.
@@ -100,7 +103,60 @@ def test_flipped_views_are_accepted(astronaut):
 
 def test_missing_dlib_gets_a_sentence(monkeypatch, astronaut):
     monkeypatch.setitem(sys.modules, "dlib", None)
-    detection._hog_detector.cache_clear()
+    monkeypatch.setattr(detection, "_OF_THREAD", threading.local())
     with pytest.raises(P2FError, match="needs dlib"):
         DlibDetector()(astronaut)
-    detection._hog_detector.cache_clear()
+
+
+# --- dlib's network: its file isn't here, so its answers are made up ---
+
+
+@pytest.fixture
+def network(monkeypatch, tmp_path):
+    """A file, and what stands in for dlib: it finds something when it looks closer."""
+    seen = []
+
+    class Model:
+        def __init__(self, path):
+            self.path = path
+
+        def __call__(self, image, doublings):
+            seen.append((self.path, image.shape, doublings))
+            sides = {"left": 20, "top": 10, "right": 29, "bottom": 39}
+            rectangle = SimpleNamespace(**{k: lambda v=v: v for k, v in sides.items()})
+            found = [SimpleNamespace(rect=rectangle, confidence=0.7 + k) for k in range(2)]
+            return found if doublings else []
+
+    fake = SimpleNamespace(cnn_face_detection_model_v1=Model)
+    monkeypatch.setattr(detection, "_dlib", lambda: fake)
+    path = tmp_path / "mmod_human_face_detector.dat"
+    path.write_text("weights")
+    return path, seen
+
+
+def test_the_network_of_dlib_finds_boxes_of_the_whole_picture(network):
+    path, seen = network
+    found = DlibCnnDetector(path, upsample=1, longest_side=100)(np.zeros((100, 200, 3), np.uint8))
+    assert found == [
+        Detection(Box(39.5, 19.5, 59.5, 79.5), 1.7),
+        Detection(Box(39.5, 19.5, 59.5, 79.5), 0.7),
+    ]
+    assert seen == [(str(path), (50, 100, 3), k) for k in (0, 1)]
+    assert DlibCnnDetector(path)(np.zeros((100, 200, 3), np.uint8)) == []
+
+
+def test_a_detector_file_that_is_none_gets_a_sentence(tmp_path, astronaut):
+    with pytest.raises(P2FError, match="There is no detector file"):
+        DlibCnnDetector(tmp_path / "none.dat")(astronaut)
+    (tmp_path / "text.dat").write_text("words")
+    with pytest.raises(P2FError, match="no face detector that dlib reads"):
+        DlibCnnDetector(tmp_path / "text.dat")(astronaut)
+
+
+def test_threads_have_detectors_of_their_own(astronaut):
+    """dlib's keeps its pyramid inside: shared, it would mix up pictures."""
+    detect, small = DlibDetector(), cv2.resize(astronaut, (200, 200))
+    alone = [detect(image) for image in (astronaut, small)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(detect, [astronaut, small] * 3))
+    assert together == alone * 3

@@ -13,6 +13,7 @@ from p2f_lib.errors import P2FError
 from p2f_lib.fitting import (
     Fitter,
     Localized,
+    SharedShape,
     correspondences,
     fit_coefficients,
     fit_coefficients_multi,
@@ -260,6 +261,20 @@ def test_one_picture_is_the_case_of_several():
     shape, expressions = fitter().coefficients_multi(iter([localized]))
     assert np.allclose(shape, fit.shape)
     assert np.allclose(expressions, [fit.expression])
+
+
+def test_a_shape_is_summed_up_picture_by_picture():
+    """The same bits as all pictures at once, and expressions that can be asked for later."""
+    seen = [random_localized(seed, noise=1.0)[2] for seed in range(3)]
+    shape, expressions = fitter().coefficients_multi(seen)
+    shared = SharedShape(fitter())
+    with pytest.raises(P2FError, match="at least one picture"):
+        shared.shape()
+    for one in seen:
+        shared.add(one)
+    np.testing.assert_array_equal(shared.shape(), shape)
+    for one, expression in zip(seen, expressions, strict=True):
+        np.testing.assert_array_equal(shared.expression(one, shape), expression)
 
 
 def test_more_pictures_find_the_shape_better():

@@ -217,6 +217,28 @@ def test_batches_change_nothing(model, see, monkeypatch):
         reconstructor.reconstruct_many([scene.photo] * 2, boxes[:1])
 
 
+def test_the_crop_of_the_frame_before_is_looked_at_first(model, see):
+    """So one pass sees what takes two from a box."""
+    scene = Scene.of(model, seed=1)
+    box = scene.people[0].box
+    face = see(scene).reconstruct(scene.photo, box)
+    fast = see(scene, same_crop=0.75)
+    crop = fast.next_crop(face)
+    (again,) = fast.reconstruct_many([scene.photo], [box], [crop])
+    assert again.crop == crop
+    assert np.abs(again.landmarks() - face.landmarks()).max() < 0.5
+    boxes, crops = [box, box], [None, crop]
+    first, second = fast.reconstruct_many([scene.photo] * 2, boxes, crops)
+    assert second.crop == crop
+    np.testing.assert_array_equal(first.vertices, fast.reconstruct(scene.photo, box).vertices)
+
+
+def test_there_is_no_next_crop_outside_the_picture(model, see):
+    scene = Scene.of(model, seed=1)
+    face = see(scene).reconstruct(scene.photo, scene.people[0].box)
+    assert see(scene).next_crop(replace(face, photo_size=(20, 20))) is None
+
+
 def test_the_photo_is_left_alone(model, see):
     scene = Scene.of(model)
     photo = scene.photo

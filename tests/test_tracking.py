@@ -278,3 +278,30 @@ def test_frames_must_be_readable_twice():
 
     with pytest.raises(P2FError, match="first reading had 3 frames, the second 2"):
         track(Shrinking(3), detector_missing(), Reconstructor())
+
+
+# --- cuts ---
+
+
+def test_nothing_is_mixed_across_a_cut():
+    frames = Frames(8)
+    got = track(frames, detector_missing(2, 4), Reconstructor(), cuts=[4])
+    assert got.boxes[:, 0] == pytest.approx([75, 85, 95, 105, 125, 125, 135, 145])
+    whole = moving_average(got.landmarks_2d_raw)
+    np.testing.assert_allclose(got.landmarks_2d[[1, 2, 5, 6]], whole[[1, 2, 5, 6]])
+    np.testing.assert_array_equal(got.landmarks_2d[[3, 4]], got.landmarks_2d_raw[[3, 4]])
+    assert np.abs(got.landmarks_2d[4] - whole[4]).max() > 1
+
+
+def test_a_scene_without_a_face_gets_boxes_from_its_neighbours():
+    known = [box(100), None, None, box(130)]
+    boxes, detected = interpolate_boxes(known, cuts=[1, 3])
+    assert [one.center[0] for one in boxes] == pytest.approx([100, 110, 120, 130])
+    assert detected.tolist() == [True, False, False, True]
+
+
+def test_each_scene_has_its_own_person():
+    first = [found(box(100, side=60), box(250, side=30))] * 5
+    second = [found(box(40, side=25), box(200, side=70))] * 5
+    got = track(Frames(10), None, Reconstructor(), found=[*first, *second], cuts=[5])
+    assert got.boxes[:, 2].tolist() == 5 * [130] + 5 * [235]
