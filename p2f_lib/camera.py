@@ -427,7 +427,7 @@ def _camera(
     )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _refine(points, pixels, start, rotation, robust, fixed_focal):
     """Levenberg-Marquardt from a start, twice; see `fit_perspective`.
 
@@ -454,7 +454,7 @@ def _refine(points, pixels, start, rotation, robust, fixed_focal):
     return start, rotation
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _descend(points, pixels, numbers, rotation, prior, deviation, limit, fixed_focal):
     """Least ``mean loss / deviation^2 * INDEPENDENT_PIXELS + (log distance - prior)^2``."""
     count = len(points)
@@ -497,7 +497,7 @@ def _descend(points, pixels, numbers, rotation, prior, deviation, limit, fixed_f
     return numbers, rotation
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _damped(matrix, damping):
     damped = matrix.copy()
     for i in range(len(damped)):
@@ -505,7 +505,7 @@ def _damped(matrix, damping):
     return damped
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
     """Sum of losses of ``scale * (x + a, y + b) / (1 + z / distance) - pixels``.
 
@@ -556,7 +556,7 @@ def _gauss_newton(points, pixels, numbers, rotation, limit, matrix):
     return loss
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _add_products(rows, matrix):
     """``matrix += rows @ rows.T`` for few long rows."""
     for i in range(len(rows)):
@@ -569,7 +569,7 @@ def _add_products(rows, matrix):
                 matrix[j, i] += total
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _distances(points, pixels, numbers, rotation, distance):
     """Fills `distance` (N,): pixels between points and where a camera of `_state` puts them."""
     scale, closeness = np.exp(numbers[0]), np.exp(-numbers[1])
@@ -583,7 +583,7 @@ def _distances(points, pixels, numbers, rotation, distance):
         distance[n] = np.sqrt(u * u + v * v)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _rotation(vector):
     """(3, 3) turn about a vector by its length (Rodrigues)."""
     angle = np.sqrt((vector**2).sum())
@@ -617,7 +617,7 @@ def _chosen(
     return finite, center
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _scatter(points):
     """Mean (3,) and sums of products about it (3, 3) of (N, 3) points."""
     mean, sums = np.zeros(3), np.zeros((3, 3))
@@ -633,7 +633,7 @@ def _scatter(points):
     return mean, sums
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _affine(points, pixels, draws):
     """The (2, 4) affine camera of least squares, or of Tukey's loss where there are draws.
 
@@ -668,7 +668,7 @@ def _affine(points, pixels, draws):
     return camera
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _solved(data):
     """The (4, 2) solution of least squares."""
     products, normal, right = np.zeros((6, 6)), np.empty((4, 4)), np.empty((4, 2))
@@ -681,7 +681,7 @@ def _solved(data):
     return np.linalg.lstsq(normal, right)[0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _least_median(data, solution, draws):
     """The best of a (4, 2) solution and those of four drawn points, by their median error."""
     step = max(1, data.shape[1] // 200)
@@ -705,7 +705,7 @@ def _least_median(data, solution, draws):
     return solution
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _through_four(data, draw, solution):
     """Fills the (4, 2) solution of four points; False where they lie nearly in a plane."""
     edges, inverse = np.empty((6, 3)), np.empty((3, 3))  # from the first point; Cramer's rule
@@ -733,7 +733,7 @@ def _through_four(data, draw, solution):
     return True
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _tukey_affine(data, solution):
     """Least squares with Tukey's weights from a (4, 2) solution, until it stays."""
     distance, weighted = np.empty(data.shape[1]), np.empty(data.shape)
@@ -753,7 +753,7 @@ def _tukey_affine(data, solution):
     return solution
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _misses(data, solution, limit, distance):
     """Fills `distance` (N,), pixels, and counts those below the limit."""
     below = 0
@@ -769,7 +769,7 @@ def _misses(data, solution, limit, distance):
     return below
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _median_deviation(distance):
     """Standard deviation per axis of 2D distances, from their median; at least 0.01 pixels."""
     return max(np.median(distance) / np.sqrt(2 * np.log(2)), 0.01)

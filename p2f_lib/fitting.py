@@ -547,7 +547,7 @@ class VertexGrid:
         return cls(origin.astype(np.float32), voxel, bricks, table, neighbours)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _far(plane, square):
     """(H, W) uint8: 1 where squares of a (H, W, 3) plane sum to more than `square`, but finite."""
     far = np.empty(plane.shape[:2], np.uint8)
@@ -559,7 +559,7 @@ def _far(plane, square):
     return far
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _place(i, j, k, bricks):
     """Where a table holds a voxel: 4 x 4 x 4 of them lie together, z apart.
 
@@ -569,7 +569,7 @@ def _place(i, j, k, bricks):
     return (brick << 6) + ((k & 3) << 4) + ((i & 3) << 2) + (j & 3)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _nearest_pixels(pncc, valid, mean, origin, voxels, bricks, table, neighbours, gate):
     """(V,) flat index of the nearest pixel among those that chose a vertex, -1 = none.
 
@@ -615,7 +615,7 @@ def _nearest_pixels(pncc, valid, mean, origin, voxels, bricks, table, neighbours
     return best
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, nogil=True, error_model="numpy")
 def _invert(pncc, offsets, valid, mean, vertices, flat):
     """Sub-pixel positions (N, 2) and offsets (N, 3) of vertices, to first order about pixels."""
     height, width = valid.shape
