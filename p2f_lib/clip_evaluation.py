@@ -187,12 +187,15 @@ class _Task:
         networks, fitter = _load(self.source, self.weights, self.variant)
         try:
             with _one_thread():
-                clip = self.source.read(name)
+                clip, truth = self.source.read(name), self.source.truth(name)
+                if truth is not None and len(truth) != len(clip):
+                    return f"The truth has {len(truth)} frames, the annotation {len(clip)}."
+                rows = range(len(clip))[: self.n_frames]
                 return evaluate_clip(
-                    clip.take(range(len(clip))[: self.n_frames]),
+                    clip.take(rows),
                     networks,
                     DlibDetector(),
-                    truth=self.source.truth(name),
+                    truth=None if truth is None else truth.take(rows),
                     truth_fitter=fitter,
                     foreign=dict(self.foreign),
                     smoothing=self.smoothing,
@@ -286,8 +289,8 @@ def evaluate_clip(
     ----------
     clip : annotated frames, or photographs.
     networks : by the name of their curve; all get the same boxes, the mean face those of the first.
-    truth, truth_fitter : what the clip was rendered from, and the face model of that; they make the
-        oracle's planes.
+    truth, truth_fitter : what the frames of `clip` were rendered from, and the face model of that;
+        they make the oracle's planes.
     foreign : {name: folder} of other trackers' predictions.
     smoothing : frames of the moving average of the 2D landmarks (paper 4.1).
 
@@ -301,8 +304,11 @@ def evaluate_clip(
     if still:
         clip, smoothing = clip.readable(), 1
         notes += clip.problems
+    given = clip.frames
     clip, note = _sound(clip)
     notes += note
+    if truth is not None:
+        truth = truth.take([given.index(frame) for frame in clip.frames])
     n_points = clip.projected.shape[1]
     markup = next(name for name, count in MARKUPS.items() if count == n_points)
     found = detect_faces(clip, detector, progress=False)
@@ -318,7 +324,7 @@ def evaluate_clip(
     methods[MEAN_FACE] = _mean_face(model, first.boxes, markup, smoothing)
     yaw, yaw_is_true = _yaw(clip, truth, list(followed.values())[-1].yaw)
     if truth is not None and truth_fitter is not None and markup == "menpo84":
-        methods[ORACLE] = _oracle(truth_fitter, truth, clip.frames)
+        methods[ORACLE] = _oracle(truth_fitter, truth)
     for name, folder in (foreign or {}).items():
         said = read_prediction(folder, clip.name, clip.frames, n_points)
         methods[name] = said.points, said.space
@@ -479,25 +485,17 @@ def _mean_face(model: MorphableModel, boxes: np.ndarray, markup: str, window: in
     return moving_average(np.stack(points), window), spaces
 
 
-def _oracle(fitter: Fitter, truth: ClipTruth, frames: Sequence[int]) -> Points:
+def _oracle(fitter: Fitter, truth: ClipTruth) -> Points:
     """Landmarks fitted to true planes: what camera and face model lose by themselves."""
     model, points, space = fitter.model, [], []
     height, width = truth.height, truth.width
     center = np.array([(width - 1) / 2, (height - 1) / 2])
-    for row in _rows(truth, frames):
-        expression, camera = truth.expressions[row], truth.cameras[row]
+    for expression, camera in zip(truth.expressions, truth.cameras, strict=True):
         planes = render_ground_truth(model, truth.shape, expression, camera, height, width)
         fit = fit_face(fitter, planes.pncc, planes.offsets, valid_mask(planes.pncc), center)
         space.append(fit.vertices[model.landmarks["menpo84"]])
         points.append(fit.camera.project(space[-1]))
     return np.stack(points), np.stack(space).astype(float)
-
-
-def _rows(truth: ClipTruth, frames: Sequence[int]) -> list[int]:
-    """Where frames stand in the truth, which has one row a frame of the video."""
-    if max(frames) > len(truth.cameras):
-        raise P2FError(f"The truth has {len(truth.cameras)} frames, frame {max(frames)} not.")
-    return [frame - 1 for frame in frames]
 
 
 def _yaw(
@@ -506,7 +504,7 @@ def _yaw(
     """(F,) degrees and whether they are true: of the truth's cameras, else of cameras fitted to the
     annotation in space and in the picture, else what a network says."""
     if truth is not None:
-        return np.array([truth.cameras[row].pose.yaw for row in _rows(truth, clip.frames)]), True
+        return np.array([camera.pose.yaw for camera in truth.cameras]), True
     if clip.model is None:
         return predicted, False
     yaw = np.full(len(clip), np.nan)

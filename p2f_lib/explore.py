@@ -364,10 +364,10 @@ class Explorer:
             return
         face, points = self.face, self.view.value == "points"
         i, j, k = _columns(face.triangles)
-        x, y, z = _columns(self.vertices)
+        x, y, z = _columns(self.vertices)  # Plotly's own up is z: the model is turned about x
         light = {"ambient": 0.75, "diffuse": 0.35, "specular": 0.05, "roughness": 0.9}
         mesh = graph_objects.Mesh3d(
-            name="mesh", x=x, y=z, z=y, i=i, j=j, k=k, lighting=light, hoverinfo="skip"
+            name="mesh", x=x, y=-z, z=y, i=i, j=j, k=k, lighting=light, hoverinfo="skip"
         )
         if self.distance is None:
             mesh.vertexcolor = _css(face.mesh.vertex_colors())
@@ -376,7 +376,7 @@ class Explorer:
             mesh.colorbar = {"title": "mm", "len": 0.6}
         mesh.visible = not points
         x, y, z = _columns(face.points)
-        cloud = graph_objects.Scatter3d(name="points", x=x, y=z, z=y, visible=points)
+        cloud = graph_objects.Scatter3d(name="points", x=x, y=-z, z=y, visible=points)
         cloud.update(mode="markers", hoverinfo="skip")
         cloud.marker = {"size": 2, "color": _css(face.point_colors)}
         marks = graph_objects.Scatter3d(name="landmarks", mode="markers", visible=False)
@@ -391,8 +391,8 @@ class Explorer:
     def _move(self, vertices: np.ndarray) -> None:
         self.vertices = vertices
         x, y, z = _columns(vertices)
-        with self.figure.batch_update():  # Plotly's own up is z
-            self._trace("mesh").update(x=x, y=z, z=y)
+        with self.figure.batch_update():
+            self._trace("mesh").update(x=x, y=-z, z=y)
         self._draw_landmarks()
 
     def _draw_landmarks(self) -> None:
@@ -401,7 +401,7 @@ class Explorer:
         chosen = self.face.model.landmarks.get(self.markup.value, np.zeros(0, int))
         x, y, z = _columns(self.vertices[chosen])
         with self.figure.batch_update():
-            self._trace("landmarks").update(x=x, y=z, z=y, visible=len(chosen) > 0)
+            self._trace("landmarks").update(x=x, y=-z, z=y, visible=len(chosen) > 0)
 
     def _tell_landmark(self, trace: object, points: object, state: object) -> None:
         if self.face is None or not points.point_inds:
@@ -420,7 +420,7 @@ class Explorer:
     def _turn(self) -> None:
         yaw, pitch = np.radians((self.yaw.value, self.pitch.value))
         across, up = -np.sin(yaw) * np.cos(pitch), -np.sin(pitch)
-        eye = 1.6 * np.array([across, np.cos(yaw) * np.cos(pitch), up])
+        eye = 1.6 * np.array([across, -np.cos(yaw) * np.cos(pitch), up])
         if self.face is not None:
             self.figure.layout.scene.camera.eye = dict(zip("xyz", eye.tolist(), strict=True))
 
@@ -450,8 +450,8 @@ def _slider(name: str, value: float, reach: float, step: float, low: float | Non
         step=step,
         description=name,
         readout_format=".2f",
-        style={"description_width": "110px"},
-        layout={"width": "320px"},
+        style={"description_width": "130px"},
+        layout={"width": "330px"},
     )
 
 
@@ -493,7 +493,7 @@ def _layout() -> dict:
         "zaxis": hidden,
         "aspectmode": "data",
         "uirevision": "same",
-        "camera": {"eye": {"x": 0, "y": 1.6, "z": 0}},
+        "camera": {"eye": {"x": 0, "y": -1.6, "z": 0}},
     }
     return {
         "scene": scene,

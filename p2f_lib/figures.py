@@ -437,9 +437,9 @@ def interactive_points(face: Face) -> graph_objects.Figure:
     """The network's coloured point cloud, to be turned with the mouse."""
     x, y, z = np.round(face.points, 1).T
     colors = [f"rgb({r},{g},{b})" for r, g, b in face.point_colors]
-    # Model space has y up; Plotly's own up is z.
+    # Model space has y up, Plotly z; turned about x, not swapped, which would mirror the face.
     cloud = graph_objects.Scatter3d(
-        x=x, y=z, z=y, mode="markers", marker={"size": 3, "color": colors}, hoverinfo="skip"
+        x=x, y=-z, z=y, mode="markers", marker={"size": 3, "color": colors}, hoverinfo="skip"
     )
     axis = {"visible": False}
     scene = {
@@ -447,7 +447,7 @@ def interactive_points(face: Face) -> graph_objects.Figure:
         "yaxis": axis,
         "zaxis": axis,
         "aspectmode": "data",
-        "camera": {"eye": {"x": 0.4, "y": 1.6, "z": 0.2}},
+        "camera": {"eye": {"x": 0.4, "y": -1.6, "z": 0.2}},
     }
     layout = {"scene": scene, "margin": dict.fromkeys("lrtb", 0), "width": 480, "height": 420}
     return graph_objects.Figure(cloud, layout)

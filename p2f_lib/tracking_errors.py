@@ -1,9 +1,8 @@
-"""What the options of tracking cost in error and time, on annotated clips."""
+"""What the options of tracking cost in error, on annotated clips."""
 
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ OPTIONS: tuple[tuple[str, str, Settings], ...] = (
 )
 COLUMNS = (
     *("options", "error_2d_percent", "error_3d_percent", "error_3d_mm", "jitter_percent"),
-    *("cpu_ms_a_frame", "frames", "without_a_face"),
+    *("frames", "without_a_face"),
 )
 
 
@@ -55,8 +54,6 @@ class Outcome:
         After rigid alignment, mm.
     jitter
         Mean length of the 2D error's change from frame to frame, over the interocular distance.
-    ms
-        Processor time a frame, of detection, network and fit.
     frames, missing
         How many were annotated, and in how many of them no face was found.
     """
@@ -66,7 +63,6 @@ class Outcome:
     error_3d: float
     error_3d_mm: float
     jitter: float
-    ms: float
     frames: int
     missing: int
 
@@ -89,13 +85,9 @@ def tracking_errors(
     for name, variant, settings in tqdm(options, "options", disable=not progress):
         tracker = Tracker(reconstructors[variant], settings=settings, progress=False)
         columns: list[list[np.ndarray]] = [[], [], [], []]
-        seconds, frames = 0.0, 0
         for clip in clips:
             with TemporaryDirectory() as folder:
-                began = time.process_time()
                 results = tracker.track(Video(clip.video), Path(folder))
-                seconds += time.process_time() - began
-                frames += len(results.rows)
                 parts = list(smoothed(results))
             wanted = np.array(clip.frames) - 1
             pixels = np.concatenate([points["menpo84"] for _, points in parts])[wanted]
@@ -117,7 +109,7 @@ def tracking_errors(
         means = [_mean_of_known(np.concatenate(column)) for column in columns]
         errors = np.concatenate(columns[0])
         missing = int((~np.isfinite(errors)).sum())
-        yield Outcome(name, *means, 1000 * seconds / frames, len(errors), missing)
+        yield Outcome(name, *means, len(errors), missing)
 
 
 def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
@@ -128,7 +120,7 @@ def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer.writerow(COLUMNS)
         for one in outcomes:
             percents = [f"{100 * value:.3f}" for value in (one.error_2d, one.error_3d)]
-            rest = [f"{one.error_3d_mm:.3f}", f"{100 * one.jitter:.3f}", f"{one.ms:.1f}"]
+            rest = [f"{one.error_3d_mm:.3f}", f"{100 * one.jitter:.3f}"]
             writer.writerow([one.name, *percents, *rest, one.frames, one.missing])
 
 

@@ -84,7 +84,7 @@ def evaluate_tracking(arguments: Namespace) -> int:
         outcomes.append(one)
         tqdm.write(
             f"{one.name}: 2D {100 * one.error_2d:.2f} %, 3D {100 * one.error_3d:.2f} % or "
-            f"{one.error_3d_mm:.2f} mm, jitter {100 * one.jitter:.2f} %, {one.ms:.1f} ms a frame"
+            f"{one.error_3d_mm:.2f} mm, jitter {100 * one.jitter:.2f} %"
         )
     write_table(arguments.out, outcomes)
     print(f"Written: {arguments.out}")

@@ -1,6 +1,7 @@
 """Clips gone through by every method: with a network that can't err, with gaps, with bad files."""
 
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -119,6 +120,22 @@ def test_a_network_that_cannot_err(root, model, scene, network):
     assert run.yaw_is_true
     np.testing.assert_allclose(run.yaw, scene.people[0].camera.pose.yaw)
     assert run.notes == ()
+
+
+def test_the_truth_follows_the_frames_that_are_used(root, model, scene, network):
+    """Frames may be missing in the annotation, and others have no corners of the eyes."""
+    rows = [0, 2, 3]
+    clip, truth = source(root).read("001").take(rows), source(root).truth("001").take(rows)
+    clip.projected[1] = np.nan
+    cameras = [replace(camera) for camera in truth.cameras]
+    cameras[1] = None  # nobody may ask for that one
+    truth = replace(truth, cameras=tuple(cameras))
+    run = evaluate_clip(
+        clip, {THIS_RUN: network}, scene.detector, truth=truth, truth_fitter=Fitter(model)
+    )
+    assert run.frames == (1, 4)
+    assert error(run.methods[ORACLE][0], run).max() < 0.01
+    assert len(run.notes) == 1
 
 
 def test_variants_differ_from_the_method_in_one_thing(root, scene, network):

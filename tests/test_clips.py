@@ -294,3 +294,15 @@ def test_the_command_says_what_is_wrong_with_the_model(tmp_path):
     with pytest.raises(SystemExit, match=r"model\.safetensors"):
         clips.main(arguments)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_the_truth_is_that_of_these_frames(model, tmp_path):
+    (clip,) = clips.make_clips(model, tmp_path, 1, 4, 96, 72, progress=False)
+    truth = clips.read_truth(tmp_path, clip.name)
+    part = truth.take([1, 3])
+    assert len(truth) == len(clip) == 4
+    assert len(part) == 2
+    assert np.array_equal(part.expressions, truth.expressions[[1, 3]])
+    assert np.array_equal(part.cameras[1].translation, truth.cameras[3].translation)
+    assert np.array_equal(part.covered, truth.covered[[1, 3]])
+    assert part.shape is truth.shape

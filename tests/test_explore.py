@@ -39,9 +39,9 @@ def page(opened):
 
 
 def mesh_on(page) -> np.ndarray:
-    """The (V, 3) vertices that the browser has been sent; Plotly's z is up."""
+    """The (V, 3) vertices that the browser has been sent; Plotly's z is up, its y goes away."""
     trace = page._trace("mesh")
-    return np.stack([trace.x, trace.z, trace.y], axis=1)
+    return np.stack([trace.x, trace.z, -np.asarray(trace.y)], axis=1)
 
 
 def uploaded(name: str, content: bytes) -> dict:
@@ -79,14 +79,14 @@ def test_turning_the_view_moves_the_eye_not_the_mesh(page):
     before = page.vertices.copy()
     page.yaw.value, page.pitch.value = 90 - 15, 0
     eye = page.figure.layout.scene.camera.eye
-    # The head's own left comes into view when it turns to the right of the picture.
-    assert eye.x < 0 < eye.y
+    # From before the face, the eye goes to the left when the nose shall point to the right.
+    assert eye.x < eye.y < 0
     assert np.hypot(eye.x, eye.y) == pytest.approx(1.6)
     assert np.array_equal(page.vertices, before)
     page.show(0)
     assert page.yaw.value == 0
     eye = page.figure.layout.scene.camera.eye
-    assert (eye.x, eye.y) == (0, 1.6)
+    assert (eye.x, eye.y) == (0, -1.6)
 
 
 def test_points_and_mesh_take_turns(page):

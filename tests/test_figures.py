@@ -347,8 +347,10 @@ def test_interactive_points_turn_upright(face):
     assert isinstance(figure, graph_objects.Figure)
     (cloud,) = figure.data
     assert cloud.mode == "markers"
-    # Model space: y up; Plotly: z up.
-    np.testing.assert_allclose(np.stack([cloud.x, cloud.z, cloud.y], 1), face.points, atol=0.051)
+    # Model space: y up, z to the viewer; Plotly: z up, y away from the viewer.
+    shown = np.stack([cloud.x, cloud.z, -np.asarray(cloud.y)], 1)
+    np.testing.assert_allclose(shown, face.points, atol=0.051)
+    assert figure.layout.scene.camera.eye.y < 0  # from there, x goes to the right
     red, green, blue = face.point_colors[0]
     assert cloud.marker.color[0] == f"rgb({red},{green},{blue})"
     assert len(cloud.marker.color) == len(face.points)

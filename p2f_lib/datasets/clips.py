@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -292,6 +292,16 @@ class ClipTruth:
     covered: np.ndarray | None = None
     blur: np.ndarray | None = None
     inside: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+    def take(self, rows: Sequence[int]) -> ClipTruth:
+        """The truth of a part of the frames, by their places."""
+        rows = list(rows)
+        parts = {name: getattr(self, name) for name in ("expressions", *_OPTIONAL)}
+        taken = {name: part[rows] for name, part in parts.items() if part is not None}
+        return replace(self, cameras=tuple(self.cameras[row] for row in rows), **taken)
 
     def vertices(self, model: MorphableModel, row: int) -> np.ndarray:
         """(V, 3) mm, model space: the dense mesh of a frame, in the vertex order of the model."""
