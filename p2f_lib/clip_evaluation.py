@@ -20,7 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib import evaluation
 from p2f_lib.camera import Correspondences, fit_affine

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.crop import Box, Crop
 from p2f_lib.datasets.landmark_files import write_ljson, write_pts

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.camera import Correspondences, PerspectiveCamera, fit_perspective
 from p2f_lib.crop import Box, Crop

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.crop import Box
 from p2f_lib.detection import Detection, Detector

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.datasets.menpo3d import Clip
 from p2f_lib.evaluation import errors_2d, errors_3d_rigid, errors_3d_similarity

@@ -19,7 +19,7 @@ from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.datasets.crops import Canvases, CropLoader, Cropping, Crops
 from p2f_lib.datasets.jitter import Jitter

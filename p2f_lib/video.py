@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from p2f_lib.errors import P2FError
-from p2f_lib.images import SUFFIXES, read_image
+from p2f_lib.images import MAX_PIXELS, SUFFIXES, read_image
 
 FPS = 25.0  # where nobody says how fast
 LOST_IN_A_ROW = 500  # unreadable frames after which nothing more is expected of a file
@@ -323,6 +323,15 @@ def _open(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise P2FError(f"{path} is no video that OpenCV can read.")
+    width, height = (
+        int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+    )
+    if width * height > MAX_PIXELS:
+        capture.release()
+        raise P2FError(
+            f"{path} has frames of {width} x {height} pixels, more than the {MAX_PIXELS:,} "
+            "allowed; shrink it first."
+        )
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # where it isn't the default
     return capture
 

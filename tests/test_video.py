@@ -232,3 +232,12 @@ def test_frames_can_be_written_one_by_one(avi, tmp_path):
             writer.write(grey(k))
     assert writer.n_frames == 10
     assert (tmp_path / "same.avi").read_bytes() == avi.read_bytes()
+
+
+def test_frames_of_boundless_size_are_refused(tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.avi", [np.zeros((24, 32, 3), np.uint8)] * 2)
+    monkeypatch.setattr(video, "MAX_PIXELS", 24 * 32)
+    assert len(list(Video(tmp_path / "clip.avi"))) == 2
+    monkeypatch.setattr(video, "MAX_PIXELS", 24 * 32 - 1)
+    with pytest.raises(P2FError, match="32 x 24 pixels, more than the 767 allowed"):
+        list(Video(tmp_path / "clip.avi"))

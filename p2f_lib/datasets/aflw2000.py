@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.crop import Box
 from p2f_lib.datasets.aflw2000_published import LANDMARKS, POSE

@@ -28,7 +28,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from p2f_lib.camera import PerspectiveCamera, Pose, rotation_from_pose
 from p2f_lib.datasets.acting import FACE_HEIGHT, FPS, Performance, Role, perform
