@@ -9,7 +9,7 @@ import torch
 from skimage import data
 
 from benchmarks import Row, median_ms
-from benchmarks._common import RELEASE, one_thread
+from benchmarks._common import RELEASE
 from p2f_lib.crop import Box
 from p2f_lib.datasets.jitter import CENTRED, jitter_batch
 from p2f_lib.detection import DlibDetector
@@ -17,6 +17,7 @@ from p2f_lib.engines import installed, make_engine
 from p2f_lib.errors import P2FError
 from p2f_lib.experiments import sample_errors
 from p2f_lib.ground_truth import SampleBatch
+from p2f_lib.parallel import one_thread
 from p2f_lib.reconstruction import WEIGHTS_FOLDERS, Reconstructor
 from p2f_lib.synthesis import render_samples
 from p2f_lib.unet import NetworkConfig, UNet, predict

@@ -8,10 +8,11 @@ import time
 import numpy as np
 
 from benchmarks import Row, median_ms
-from benchmarks._common import face_model, one_thread
+from benchmarks._common import face_model
 from p2f_lib.ground_truth import place_camera, render_crops, sample_table
 from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.parallel import one_thread
 from p2f_lib.synthesis import render_sample
 
 SAMPLES = 60  # as different as can be: some have glasses, some hair, some neither

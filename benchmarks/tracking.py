@@ -14,11 +14,12 @@ import cv2
 import numpy as np
 
 from benchmarks import Row, median_ms
-from benchmarks._common import RELEASE, ROOT, one_thread
+from benchmarks._common import RELEASE, ROOT
 from p2f_lib.crop import Box, Crop
 from p2f_lib.detection import DlibDetector
 from p2f_lib.errors import P2FError
 from p2f_lib.fitting import fit_face, valid_mask
+from p2f_lib.parallel import one_thread
 from p2f_lib.reconstruction import CROP_SCALE, WEIGHTS_FOLDERS, Reconstructor
 from p2f_lib.track_files import Layout, write_files
 from p2f_lib.tracker import Settings, Tracker

@@ -17,12 +17,13 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import Row, median_ms
-from benchmarks._common import ROOT, face_model, one_thread
+from benchmarks._common import ROOT, face_model
 from p2f_lib import recipe
 from p2f_lib.datasets.crops import Canvases, Cropping
 from p2f_lib.ground_truth import SampleBatch
 from p2f_lib.memory import keep_freed_memory
 from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.parallel import one_thread
 from p2f_lib.synthesis import render_samples
 from p2f_lib.training import Pix2FaceModule
 

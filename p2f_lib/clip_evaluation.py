@@ -8,10 +8,9 @@ other, so that any number of processes gives the same numbers. `p2f_lib.clip_sum
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from p2f_lib import evaluation
@@ -36,6 +34,7 @@ from p2f_lib.fitting import Fitter, fit_face, valid_mask
 from p2f_lib.ground_truth import render_ground_truth
 from p2f_lib.landmarks import IBUG68_IN_MENPO84, MARKUPS, menpo84_to_ibug68
 from p2f_lib.morphable_model import MorphableModel
+from p2f_lib.parallel import one_thread
 from p2f_lib.reconstruction import FACE_MODEL_FILE, Face, Reconstructor, share_shape
 from p2f_lib.tracking import Track, detect_faces, moving_average, track_frames
 
@@ -186,7 +185,7 @@ class _Task:
         """The clip, or why not."""
         networks, fitter = _load(self.source, self.weights, self.variant)
         try:
-            with _one_thread():
+            with one_thread():  # processes are the parallelism
                 clip, truth = self.source.read(name), self.source.truth(name)
                 if truth is not None and len(truth) != len(clip):
                     return f"The truth has {len(truth)} frames, the annotation {len(clip)}."
@@ -255,19 +254,6 @@ def _in_processes(
 def _counted(found: ClipRun | str, bar: tqdm) -> ClipRun | str:
     bar.update()
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums over another number of threads round differently; processes are the parallelism."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 # ---------------------------------------------------------------- one clip

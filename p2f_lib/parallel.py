@@ -1,4 +1,4 @@
-"""Threads that keep order: while one frame is fitted, others are read."""
+"""Threads: one where digits count; many that keep order, to read frames while one is fitted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,26 @@ from queue import Empty, Full, Queue
 from threading import Event, Thread
 from typing import TypeVar
 
+import cv2
+import torch
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _END = object()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch and OpenCV on one thread each: sums over another number of them round differently."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 @contextmanager

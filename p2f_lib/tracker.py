@@ -27,7 +27,7 @@ from p2f_lib.crop import Box, Crop
 from p2f_lib.detection import Detection, Detector
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.fitting import Localized, SharedShape
-from p2f_lib.parallel import Inline, ordered, prefetched
+from p2f_lib.parallel import Inline, one_thread, ordered, prefetched
 from p2f_lib.reconstruction import Face, Reconstructor, box_problem
 from p2f_lib.scenes import is_cut, scene_cuts, thumbnail
 from p2f_lib.smoothing import OneEuro
@@ -588,7 +588,7 @@ class Tracker:
         rows = Rows(folder / "frames.rows", self.row_type)
         rows.cut(0)
         try:
-            with prefetched(source.frames(), 1) as frames, _one_torch_thread():
+            with prefetched(source.frames(), 1) as frames, one_thread():
                 for frame in self._bar(frames, "live", source, 0):
                     tracked = self.update(frame.image, frame.time)
                     rows.append([tracked.row])
@@ -605,7 +605,7 @@ class Tracker:
     @contextmanager
     def _pool(self) -> Iterator[Executor]:
         # One thread of PyTorch whatever the number of workers: the digits stay the same.
-        with _one_torch_thread():
+        with one_thread():
             if self.threads == 1:
                 yield Inline()
                 return
@@ -681,13 +681,3 @@ def _blocks(pairs: Iterable[tuple[Frame, Step]], batch: int) -> Iterator[list[tu
             block = []
     if block:
         yield block
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
