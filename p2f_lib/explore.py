@@ -65,7 +65,6 @@ class Explorer:
         self._reconstructor = reconstructor
         self.faces: list[Face] = []
         self._names: list[str] = []
-        self._pictures: list[np.ndarray] = []
         self.face: Face | None = None
         self.vertices = np.zeros((0, 3), np.float32)
         self.distance: np.ndarray | None = None  # (V,) mm, from the face of a comparison
@@ -118,10 +117,9 @@ class Explorer:
         first = len(self.faces)
         for number, face in enumerate(found, start=1):
             self.faces.append(face)
-            self._pictures.append(image)
             self._names.append(name if len(found) == 1 else f"{name}, face {number}")
         spare = max(len(self.faces) - MAX_FACES, 0)
-        for kept in (self.faces, self._pictures, self._names):
+        for kept in (self.faces, self._names):
             del kept[:spare]
         self._list_faces()
         self.chooser.value = max(first - spare, 0)
@@ -130,7 +128,7 @@ class Explorer:
         """Show one of `faces`, its stages and its mesh."""
         self.face = self.faces[number]
         self._make_sliders(self.face)
-        self.stages.value = _gallery(figures.stages(self._pictures[number], self.face))
+        self.stages.value = _gallery(figures.stages(self.face))
         self.second.value, self.distance = None, None
         self.vertices = self.face.vertices
         self.yaw.value = self.pitch.value = 0
@@ -363,26 +361,25 @@ class Explorer:
         if self.face is None:
             return
         face, points = self.face, self.view.value == "points"
-        i, j, k = _columns(face.triangles)
-        x, y, z = _columns(self.vertices)  # Plotly's own up is z: the model is turned about x
+        i, j, k = np.ascontiguousarray(face.triangles.T)
         light = {"ambient": 0.75, "diffuse": 0.35, "specular": 0.05, "roughness": 0.9}
-        mesh = graph_objects.Mesh3d(
-            name="mesh", x=x, y=-z, z=y, i=i, j=j, k=k, lighting=light, hoverinfo="skip"
-        )
+        mesh = graph_objects.Mesh3d(name="mesh", i=i, j=j, k=k, lighting=light, hoverinfo="skip")
+        mesh.update(figures.plotly_axes(self.vertices))
         if self.distance is None:
-            mesh.vertexcolor = _css(face.mesh.vertex_colors())
+            mesh.vertexcolor = figures.plotly_colors(face.mesh.vertex_colors())
         else:
             mesh.update(intensity=self.distance, cmin=0, cmax=FARTHEST, colorscale="Viridis")
             mesh.colorbar = {"title": "mm", "len": 0.6}
         mesh.visible = not points
-        x, y, z = _columns(face.points)
-        cloud = graph_objects.Scatter3d(name="points", x=x, y=-z, z=y, visible=points)
+        cloud = graph_objects.Scatter3d(name="points", visible=points)
+        cloud.update(figures.plotly_axes(face.points))
         cloud.update(mode="markers", hoverinfo="skip")
-        cloud.marker = {"size": 2, "color": _css(face.point_colors)}
+        cloud.marker = {"size": 2, "color": figures.plotly_colors(face.point_colors)}
         marks = graph_objects.Scatter3d(name="landmarks", mode="markers", visible=False)
         marks.marker = {"size": 3.5, "color": figures.LANDMARK_COLOR}
         marks.hovertemplate = "%{pointNumber}<extra></extra>"
-        self.figure = graph_objects.FigureWidget([mesh, cloud, marks], _layout())
+        layout = figures.plotly_scene(520, 480, (0.0, -1.6, 0.0)) | {"showlegend": False}
+        self.figure = graph_objects.FigureWidget([mesh, cloud, marks], layout)
         self.plot.children = [self.figure]
         self._turn()
         self._trace("landmarks").on_click(self._guarded(self._tell_landmark))
@@ -390,18 +387,17 @@ class Explorer:
 
     def _move(self, vertices: np.ndarray) -> None:
         self.vertices = vertices
-        x, y, z = _columns(vertices)
         with self.figure.batch_update():
-            self._trace("mesh").update(x=x, y=-z, z=y)
+            self._trace("mesh").update(figures.plotly_axes(vertices))
         self._draw_landmarks()
 
     def _draw_landmarks(self) -> None:
         if self.face is None or not len(self.vertices):
             return
         chosen = self.face.model.landmarks.get(self.markup.value, np.zeros(0, int))
-        x, y, z = _columns(self.vertices[chosen])
+        marks = figures.plotly_axes(self.vertices[chosen]) | {"visible": len(chosen) > 0}
         with self.figure.batch_update():
-            self._trace("landmarks").update(x=x, y=-z, z=y, visible=len(chosen) > 0)
+            self._trace("landmarks").update(marks)
 
     def _tell_landmark(self, trace: object, points: object, state: object) -> None:
         if self.face is None or not points.point_inds:
@@ -460,16 +456,6 @@ def _place(slider: widgets.FloatSlider, value: float) -> None:
     slider.value = value
 
 
-def _columns(rows: np.ndarray) -> np.ndarray:
-    """(N, 3) to (3, N) whose rows lie together: Plotly sends the bytes as they lie."""
-    return np.ascontiguousarray(rows.T)
-
-
-def _css(colors: np.ndarray) -> list[str]:
-    """(N, 3) uint8 to what Plotly calls a colour."""
-    return [f"rgb({r},{g},{b})" for r, g, b in colors.tolist()]
-
-
 def _gallery(pictures: list[tuple[str, np.ndarray]]) -> str:
     """Titled uint8 pictures side by side, as HTML that needs no file."""
     parts = []
@@ -483,22 +469,3 @@ def _gallery(pictures: list[tuple[str, np.ndarray]]) -> str:
             f'<figcaption style="font-size:12px">{html.escape(title)}</figcaption></figure>'
         )
     return "".join(parts)
-
-
-def _layout() -> dict:
-    hidden = {"visible": False}
-    scene = {
-        "xaxis": hidden,
-        "yaxis": hidden,
-        "zaxis": hidden,
-        "aspectmode": "data",
-        "uirevision": "same",
-        "camera": {"eye": {"x": 0, "y": -1.6, "z": 0}},
-    }
-    return {
-        "scene": scene,
-        "margin": dict.fromkeys("lrtb", 0),
-        "width": 520,
-        "height": 480,
-        "showlegend": False,
-    }

@@ -392,7 +392,7 @@ def rerenderings(
     return figure
 
 
-def stages(image: np.ndarray, face: Face, size: int = 220) -> list[tuple[str, np.ndarray]]:
+def stages(face: Face, size: int = 220) -> list[tuple[str, np.ndarray]]:
     """What becomes of a photo, step by step: titles and (size, size, 3) uint8 pictures.
 
     The photo about the face with its box and landmarks, what the network sees and says, the
@@ -433,24 +433,34 @@ def _square(picture: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(picture, (size, size), interpolation=way)
 
 
+def plotly_axes(points: np.ndarray) -> dict[str, np.ndarray]:
+    """(N, 3) mm in model space as Plotly's x, y and z, each (N,), whose z is up.
+
+    Turned about x; to swap y and z would mirror the face.
+    """
+    x, y, z = np.ascontiguousarray(points.T)  # Plotly's widgets send the bytes as they lie
+    return {"x": x, "y": -z, "z": y}
+
+
+def plotly_scene(width: int, height: int, eye: tuple[float, float, float]) -> dict:
+    """Layout of a 3D view without axes; `eye` in Plotly's axes, (0, -1.6, 0) before the face."""
+    scene = {f"{axis}axis": {"visible": False} for axis in "xyz"}
+    scene |= {"aspectmode": "data", "camera": {"eye": dict(zip("xyz", eye, strict=True))}}
+    margin = dict.fromkeys("lrtb", 0)
+    return {"scene": scene, "margin": margin, "width": width, "height": height}
+
+
+def plotly_colors(colors: np.ndarray) -> list[str]:
+    """(N, 3) uint8 to what Plotly calls colours."""
+    return [f"rgb({r},{g},{b})" for r, g, b in colors.tolist()]
+
+
 def interactive_points(face: Face) -> graph_objects.Figure:
     """The network's coloured point cloud, to be turned with the mouse."""
-    x, y, z = np.round(face.points, 1).T
-    colors = [f"rgb({r},{g},{b})" for r, g, b in face.point_colors]
-    # Model space has y up, Plotly z; turned about x, not swapped, which would mirror the face.
-    cloud = graph_objects.Scatter3d(
-        x=x, y=-z, z=y, mode="markers", marker={"size": 3, "color": colors}, hoverinfo="skip"
-    )
-    axis = {"visible": False}
-    scene = {
-        "xaxis": axis,
-        "yaxis": axis,
-        "zaxis": axis,
-        "aspectmode": "data",
-        "camera": {"eye": {"x": 0.4, "y": -1.6, "z": 0.2}},
-    }
-    layout = {"scene": scene, "margin": dict.fromkeys("lrtb", 0), "width": 480, "height": 420}
-    return graph_objects.Figure(cloud, layout)
+    marker = {"size": 3, "color": plotly_colors(face.point_colors)}
+    axes = plotly_axes(np.round(face.points, 1))
+    cloud = graph_objects.Scatter3d(mode="markers", marker=marker, hoverinfo="skip", **axes)
+    return graph_objects.Figure(cloud, plotly_scene(480, 420, (0.4, -1.6, 0.2)))
 
 
 def landmarks_over(

@@ -207,7 +207,7 @@ def test_without_a_photo_buttons_say_so():
 
 
 def test_stages_are_uint8_squares(page):
-    pictures = figures.stages(page._pictures[0], page.faces[0], size=60)
+    pictures = figures.stages(page.faces[0], size=60)
     assert len({title for title, _ in pictures}) == 6
     for _, picture in pictures:
         assert picture.shape == (60, 60, 3)
