@@ -381,37 +381,66 @@ def _spread(rows: Sequence[int], clips: np.ndarray, count: int) -> list[int]:
 # ---------------------------------------------------------------- tables
 
 
-def table(result: ClipEvaluation) -> str:
-    """The most telling numbers as a Markdown table, one row a method and kind of error."""
-    lines = [
-        "| error | method | frames | mean | 95 % interval | median | std | MAD | AUC | failures |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+STATISTICS = [
+    "error",
+    "method",
+    "frames",
+    "mean",
+    "95 % interval",
+    "median",
+    "std",
+    "MAD",
+    "AUC",
+    "failures",
+]
+CLAIMS = ["idea", "paper", "network", "error", "with", "without", "gain", "95 % interval"]
+
+
+def statistic_rows(result: ClipEvaluation, kinds: Sequence[str] = tuple(KINDS)) -> list[list[str]]:
+    """Cells under `STATISTICS`, as people read them; a row a method and kind of error."""
+    return [
+        [
+            KINDS[kind],
+            name,
+            str(s.n_frames),
+            shown(kind, s.mean),
+            shown_interval(kind, result.intervals[kind][name]),
+            *(shown(kind, value) for value in (s.median, s.std, s.mad)),
+            f"{s.auc:.3f}",
+            f"{100 * s.failure_rate:.1f} %",
+        ]
+        for kind, methods in result.statistics.items()
+        if kind in kinds
+        for name, s in methods.items()
     ]
-    for kind, methods in result.statistics.items():
-        if kind not in (*SHOWN, *result.kinds):
-            continue
-        for name, s in methods.items():
-            rest = " | ".join(shown(kind, value) for value in (s.median, s.std, s.mad))
-            lines.append(
-                f"| {KINDS[kind]} | {_cell(name)} | {s.n_frames} | {shown(kind, s.mean)} | "
-                f"{shown_interval(kind, result.intervals[kind][name])} | {rest} | {s.auc:.3f} | "
-                f"{100 * s.failure_rate:.1f} % |"
-            )
-    return "\n".join(lines) + "\n"
+
+
+def claim_rows(claims: Sequence[Claim]) -> list[list[str]]:
+    """Cells under `CLAIMS`."""
+    return [
+        [
+            *(c.idea, c.paper, c.network, KINDS[c.kind]),
+            *(shown(c.kind, value) for value in (c.with_it, c.without)),
+            shown(c.kind, c.gain, "+"),
+            shown_interval(c.kind, c.interval, "+"),
+        ]
+        for c in claims
+    ]
+
+
+def table(result: ClipEvaluation) -> str:
+    """The most telling numbers as a Markdown table."""
+    return _markdown(STATISTICS, statistic_rows(result, (*SHOWN, *result.kinds)))
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
     """What the paper's ideas are worth as a Markdown table."""
-    lines = [
-        "| idea | paper | network | error | with | without | gain | 95 % interval |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for c in claims:
-        values = " | ".join(shown(c.kind, value) for value in (c.with_it, c.without))
-        lines.append(
-            f"| {c.idea} | {c.paper} | {c.network} | {KINDS[c.kind]} | {values} | "
-            f"{shown(c.kind, c.gain, '+')} | {shown_interval(c.kind, c.interval, '+')} |"
-        )
+    return _markdown(CLAIMS, claim_rows(claims))
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(map(_cell, row))} |" for row in (columns, *rows)]
+    lines.insert(1, "|" + "---|" * len(columns))
     return "\n".join(lines) + "\n"
 
 

@@ -18,13 +18,16 @@ from plotly import graph_objects, io
 from plotly.offline import get_plotlyjs
 
 from p2f_lib.clip_summary import (
+    CLAIMS,
     KINDS,
+    STATISTICS,
     YAW_EDGES,
     Claim,
     ClipEvaluation,
+    claim_rows,
     part_means,
     shown,
-    shown_interval,
+    statistic_rows,
     yaw_bins,
 )
 from p2f_lib.evaluation import cumulative_error
@@ -82,7 +85,7 @@ def write_report(
         f"<p>AUC and failures: up to {100 * limit:g} %, Simpson's rule in steps of "
         f"{100 * step:g} %; a frame without a prediction is a failure. Intervals (95 %) are of the "
         "mean, clips drawn with replacement.</p>",
-        _statistics(result),
+        _table(STATISTICS, statistic_rows(result)),
         "<h2>Error against yaw</h2>",
         _plot("yaw", _yaw(result)),
         _by("Yaw, degrees", "yaw", result),
@@ -97,7 +100,7 @@ def write_report(
             for kind in CLAIMED
             if any(claim.kind == kind for claim in result.claims)
         ),
-        _claims_table(result.claims),
+        _table(CLAIMS, claim_rows(result.claims)),
     ]
     for caption, figure in (pictures or {}).items():
         parts += [f"<h2>{html.escape(caption)}</h2>", _picture(caption, figure)]
@@ -263,25 +266,6 @@ def _claims(claims: Sequence[Claim], kind: str) -> graph_objects.Figure:
 # ---------------------------------------------------------------- tables and pictures
 
 
-def _statistics(result: ClipEvaluation) -> str:
-    rows = [
-        [
-            KINDS[kind],
-            method,
-            str(s.n_frames),
-            shown(kind, s.mean),
-            shown_interval(kind, result.intervals[kind][method]),
-            *(shown(kind, value) for value in (s.median, s.std, s.mad)),
-            f"{s.auc:.3f}",
-            f"{100 * s.failure_rate:.1f} %",
-        ]
-        for kind, methods in result.statistics.items()
-        for method, s in methods.items()
-    ]
-    columns = "error,method,frames,mean,95 % interval,median,std,MAD,AUC,failures"
-    return _table(columns.split(","), rows)
-
-
 def _by(title: str, by: str, result: ClipEvaluation) -> str:
     kind = result.kinds[0]
     means = part_means(result, by, kind="2d" if by == "group" else kind)
@@ -292,23 +276,6 @@ def _by(title: str, by: str, result: ClipEvaluation) -> str:
         for part in parts
     ]
     return _table([title, *means], rows) if rows else ""
-
-
-def _claims_table(claims: Sequence[Claim]) -> str:
-    rows = [
-        [
-            claim.idea,
-            claim.network,
-            claim.paper,
-            KINDS[claim.kind],
-            *(shown(claim.kind, value) for value in (claim.with_it, claim.without)),
-            shown(claim.kind, claim.gain, "+"),
-            shown_interval(claim.kind, claim.interval, "+"),
-        ]
-        for claim in claims
-    ]
-    columns = "idea,network,paper,error,with,without,gain,95 % interval"
-    return _table(columns.split(","), rows)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
