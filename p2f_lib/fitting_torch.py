@@ -241,7 +241,7 @@ def _evenly(mask: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """As `_first`, but evenly chosen: `fitting.Localized.thinned`."""
     listed, _ = _first(mask, mask.shape[1])
     total, number = mask.sum(1)[:, None], torch.arange(count, device=mask.device)
-    spread = (number * ((total - 1) / max(count - 1, 1))).long()
+    spread = (number * ((total - 1).double() / max(count - 1, 1))).long()
     spread[:, -1] = total[:, 0] - 1
     chosen = torch.where(total > count, spread, number.expand_as(spread))
     there = number < total
