@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card oracle views paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card groups screenshots oracle views paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,12 @@ endif
 
 card: data  ## measure the released weights into reports/model_card.md; PHOTOS=FOLDER on these, too
 	@p2f model-card --weights data/release $(if $(PHOTOS),--photos $(PHOTOS))
+
+groups: weights  ## errors by skin tone, age and head pose on synthetic people, into reports/groups.csv
+	@p2f groups
+
+screenshots: weights  ## pictures of the notebook explore in Chromium, for reports/figures
+	@python -m tools.screenshots
 
 oracle: weights  ## how exact cameras and meshes are, given true planes, into reports/oracle.csv
 	@p2f oracle

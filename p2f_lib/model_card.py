@@ -35,7 +35,7 @@ TEXT = """\
 # Model card: {weights}
 
 A U-Net that turns a square crop about a face ({size} x {size} pixels, RGB / 255 - 0.5) into PNCC
-and offsets of the face model {face_model}, mm; see the [README](../README.md) for frames and units.
+and offsets of the face model {face_model}, mm; frames and units: [Concepts](../docs/concepts.md).
 
 {provenance}
 
@@ -68,8 +68,9 @@ The {failures} worst of the synthetic pictures: green what it says, white rings 
 
 Worst are faces that are mostly hidden or seen from the side, in hard light or blurred. Fine shape
 is mostly that of the mean face. It says nothing about who somebody is, and must not be used to
-identify, judge or track people without their consent. Skin tones are sampled evenly in training;
-errors by group on real photographs have not been measured.
+identify, judge or track people without their consent. Skin tones are sampled evenly in training.
+Errors of the released weights by skin tone, age and yaw, on synthetic people, are in
+[groups.csv](groups.csv); by group on real photographs they have not been measured.
 """
 
 SYNTHETIC = """\

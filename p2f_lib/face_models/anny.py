@@ -541,10 +541,14 @@ def _procrustes(faces: np.ndarray, weights: np.ndarray, iterations: int = 3) -> 
 
 
 def _sample_faces(
-    head: _Head, crop: _Crop, n: int, rng: np.random.Generator, progress: bool
+    head: _Head,
+    crop: _Crop,
+    macros: dict[str, np.ndarray],
+    rng: np.random.Generator,
+    progress: bool,
 ) -> np.ndarray:
-    """(N, V, 3) float32 cropped neutral faces of random people, not aligned."""
-    macros = _sample_macros(n, rng)
+    """(N, V, 3) float32 cropped neutral faces of N random people of these macros, not aligned."""
+    n = len(macros["age"])
     changes = _sample_local_changes(list(head.network.local_change_labels), macros["weight"], rng)
     faces = np.empty((n, crop.operator.shape[0], 3), np.float32)
     operator = crop.operator.astype(np.float32)
@@ -559,6 +563,27 @@ def _sample_faces(
             faces[part] = cropped.transpose(1, 0, 2)
             bar.update(len(heads))
     return faces
+
+
+@dataclass(frozen=True, eq=False)
+class _Adult:
+    """The average adult in anny's head frame, cropped, with closed mouth."""
+
+    vertices: np.ndarray  # (V, 3) mm
+    names: list[str]  # of the face units
+    units: np.ndarray  # (K, V, 3) mm at full activation
+    closed: np.ndarray  # (V, 3) mm that close anyone's mouth
+    weights: np.ndarray  # (V,) of alignments: 1 on the skin of the front, 0 on eyeballs and sides
+
+
+def _average_adult(head: _Head, crop: _Crop, template: np.ndarray) -> _Adult:
+    names, units = _face_units(head, crop, crop.operator @ template)
+    typical = {label: np.array([value]) for label, value in TYPICAL.items()}
+    closed = sum(share * units[names.index(name)] for name, share in MOUTH_CLOSED.items())
+    # The frame: the average adult's, in which anny's head stands upright and looks ahead.
+    vertices = crop.operator @ head.evaluate(AVERAGE_ADULT, typical)[0] + closed
+    skin = (crop.gaze_radius == FAR_FROM_GAZE).astype(np.float64)
+    return _Adult(vertices, names, units, closed, skin * _alignment_weights(vertices))
 
 
 def build_anny_model(
@@ -590,26 +615,21 @@ def build_anny_model(
     template = head.evaluate(AVERAGE_ADULT)[0].astype(np.float64)
     crop = _crop(head, template, facts)
     rng = np.random.default_rng(seed)
-    faces = _sample_faces(head, crop, n_samples, rng, progress)
-    names, units = _face_units(head, crop, crop.operator @ template)
-    typical = {label: np.array([value]) for label, value in TYPICAL.items()}
-    average = crop.operator @ head.evaluate(AVERAGE_ADULT, typical)[0]
-    closed = sum(share * units[names.index(name)] for name, share in MOUTH_CLOSED.items())
-    average, faces = average + closed, faces + closed.astype(np.float32)
-
-    # The frame: the average adult's, in which anny's head stands upright and looks ahead.
-    skin = (crop.gaze_radius == FAR_FROM_GAZE).astype(np.float64)
-    skin *= _alignment_weights(average)
+    faces = _sample_faces(head, crop, _sample_macros(n_samples, rng), rng, progress)
+    average = _average_adult(head, crop, template)
+    names, units, skin = average.names, average.units, average.weights
+    faces += average.closed.astype(np.float32)
     faces = _procrustes(faces, skin)
     corners = crop.find(facts["outer_eye_corners"])
-    mean = _align(faces.mean(axis=0)[None], average, skin)[0]
+    mean = _align(faces.mean(axis=0)[None], average.vertices, skin)[0]
     scale = OUTER_EYE_DISTANCE / np.linalg.norm(np.subtract(*mean[corners]))
     mean = (mean - ORIGIN) * scale
     faces = _align(faces, mean, skin)
 
     # Face units of the average adult in the frame of the mean: displacements turn and scale.
-    aligned = _align(average[None], mean, skin)[0]
-    to_frame = np.linalg.lstsq(average - average.mean(axis=0), aligned - aligned.mean(axis=0))[0]
+    aligned = _align(average.vertices[None], mean, skin)[0]
+    from_middle, to_middle = (v - v.mean(axis=0) for v in (average.vertices, aligned))
+    to_frame = np.linalg.lstsq(from_middle, to_middle)[0]
     expressions = _fit_eyes(units @ to_frame, names, mean, crop, facts)
     for side in ("Right", "Left"):
         margin = crop.find(facts["rings"][f"lid_inner_{side.lower()}"])
@@ -638,6 +658,44 @@ def build_anny_model(
     model = replace(model, texture_coordinates=places, texture_triangles=corners)
     model = replace(model, landmarks=_landmarks(crop, facts))
     return replace(model, regions=_regions(model, crop, head.masks, facts, scale))
+
+
+def shapes_of_ages(model: MorphableModel, ages: np.ndarray, seed: int = 0) -> np.ndarray:
+    """(N, Ks) shape coefficients of random people of given ages, none of whom made the model.
+
+    Parameters
+    ----------
+    model : from `build_anny_model`, subdivided or not.
+    ages : (N,) as anny counts them: a toddler about 0.1, a child 1/3, young 2/3, the eldest 1.
+    seed : decides everything else about the people, as in the model's own sample.
+
+    Raises
+    ------
+    P2FError : another face model, whose vertices aren't anny's; ages outside 0 to 1.
+    """
+    ages = np.asarray(ages, float)
+    if ages.ndim != 1 or not ((ages >= 0) & (ages <= 1)).all():
+        raise P2FError("Ages are a list of numbers from 0 to 1, one a person.")
+    facts, head = _mesh_facts(), _load_head()
+    template = head.evaluate(AVERAGE_ADULT)[0].astype(np.float64)
+    crop = _crop(head, template, facts)
+    own = crop.operator.shape[0]  # subdivision keeps them in front
+    if not model.name.startswith("anny-") or model.n_vertices < own:
+        raise P2FError(f"Ages belong to Anny's face model; {model.name} has other vertices.")
+    rng = np.random.default_rng([seed, 1])
+    macros = _sample_macros(len(ages), rng) | {"age": ages}
+    faces = _sample_faces(head, crop, macros, rng, progress=False)
+    average = _average_adult(head, crop, template)
+    faces += average.closed.astype(np.float32)
+    mean = model.mean[:own].astype(np.float64)
+    faces = _align(faces, mean, average.weights)
+    for side in ("Right", "Left"):
+        margin = crop.find(facts["rings"][f"lid_inner_{side.lower()}"])
+        blink = model.expression_basis[model.expression_names.index(f"eyeBlink{side}"), :own]
+        faces = _even_lids(faces, blink.astype(np.float64), margin)
+    deviations = (_align(faces, mean, average.weights) - mean).reshape(len(ages), -1)
+    basis = model.shape_basis[:, :own].reshape(model.n_shape, -1).astype(np.float64)
+    return np.linalg.lstsq(basis.T, deviations.T)[0].T
 
 
 def _face_units(
