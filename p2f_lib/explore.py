@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from p2f_lib import figures
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.images import decode_image, read_image
 from p2f_lib.landmarks import MARKUPS
+from p2f_lib.morphable_model import boundary_loops
 from p2f_lib.reconstruction import Face, Reconstructor, neutral_mesh, share_shape
 from p2f_lib.robustness import PORTRAITS, bundled_picture
 
@@ -43,6 +44,7 @@ EXPRESSION_SLIDERS = (
 )
 FORMATS = ("glb", "obj", "ply", "json")
 FARTHEST = 6.0  # mm that the colours of a comparison reach
+EYE = 1.25  # distance of the view, in sides of the cube about the mesh
 VIEWS = {"mesh": "fitted mesh", "points": "the network's points"}
 
 
@@ -74,11 +76,12 @@ class Explorer:
         self.upload = widgets.FileUpload(accept="image/*", multiple=True, description="Upload")
         self.path = widgets.Text(placeholder="path of a photo", continuous_update=False)
         self.status = widgets.HTML("Choose a photo: a bundled one, your own, or by its path.")
-        self.progress = widgets.IntProgress(0, 0, 1, layout={"width": "160px"})
-        self.progress.layout.visibility = "hidden"
+        self.progress = widgets.IntProgress(0, 0, 1, layout={"width": "160px", "display": "none"})
         self.chooser = widgets.Select(rows=5, description="faces")
         self.stages = widgets.HTML()
-        self.view = widgets.ToggleButtons(options={text: key for key, text in VIEWS.items()})
+        self.view = widgets.ToggleButtons(
+            options={text: key for key, text in VIEWS.items()}, style={"button_width": "auto"}
+        )
         self.markup = widgets.Dropdown(options=["no landmarks", *MARKUPS], description="landmarks")
         self.detail = widgets.HTML("Click a landmark to see its vertex.")
         self.plot = widgets.Box(layout={"min_width": "520px", "min_height": "480px"})
@@ -90,7 +93,7 @@ class Explorer:
         self.mean = widgets.Button(description="Mean face")
         self.second = widgets.Dropdown(description="compare")
         self.several = widgets.SelectMultiple(rows=4, description="one person")
-        self.share = widgets.Button(description="One shape for these")
+        self.share = widgets.Button(description="One shape for these", layout={"width": "auto"})
         self.format = widgets.Dropdown(options=FORMATS, description="file")
         self.export = widgets.Button(description="Export")
         self.link = widgets.HTML()
@@ -232,9 +235,8 @@ class Explorer:
             ]
         )
         opening = row([self.bundled, self.upload, self.path])
-        return widgets.VBox(
-            [opening, row([self.progress, self.status]), self.stages, row([left, right])]
-        )
+        parts = row([left, right], layout={"flex_flow": "row wrap"})  # in narrow windows
+        return widgets.VBox([opening, row([self.progress, self.status]), self.stages, parts])
 
     def _connect(self) -> None:
         guarded = self._guarded
@@ -261,7 +263,7 @@ class Explorer:
             except P2FError as error:
                 self._say(str(error), trouble=True)
             finally:
-                self.progress.layout.visibility = "hidden"
+                self.progress.layout.display = "none"
 
         return guarded
 
@@ -293,7 +295,7 @@ class Explorer:
     def _open_all(self, photos: list[tuple[str, Callable[[], np.ndarray]]]) -> None:
         """Open photos one by one; one's trouble never stops the others."""
         troubles = []
-        self.progress.layout.visibility = "visible"
+        self.progress.layout.display = "flex"
         self.progress.max, self.progress.value = len(photos), 0
         for name, load in photos:
             try:
@@ -370,7 +372,12 @@ class Explorer:
         else:
             mesh.update(intensity=self.distance, cmin=0, cmax=FARTHEST, colorscale="Viridis")
             mesh.colorbar = {"title": "mm", "len": 0.6}
-        mesh.visible = not points
+        inside = graph_objects.Mesh3d(name="inside", color="#38211f", hoverinfo="skip")
+        self._holes = boundary_loops(face.triangles)[1:]  # but for the outline
+        closing, triangles = _closing(self.vertices, self._holes)
+        inside.update(figures.plotly_axes(closing))
+        inside.i, inside.j, inside.k = np.ascontiguousarray(triangles.T)
+        mesh.visible = inside.visible = not points
         cloud = graph_objects.Scatter3d(name="points", visible=points)
         cloud.update(figures.plotly_axes(face.points))
         cloud.update(mode="markers", hoverinfo="skip")
@@ -378,8 +385,11 @@ class Explorer:
         marks = graph_objects.Scatter3d(name="landmarks", mode="markers", visible=False)
         marks.marker = {"size": 3.5, "color": figures.LANDMARK_COLOR}
         marks.hovertemplate = "%{pointNumber}<extra></extra>"
-        layout = figures.plotly_scene(520, 480, (0.0, -1.6, 0.0)) | {"showlegend": False}
-        self.figure = graph_objects.FigureWidget([mesh, cloud, marks], layout)
+        layout = figures.plotly_scene(520, 480, (0.0, -EYE, 0.0)) | {"showlegend": False}
+        layout["scene"] |= _steady_axes(face.vertices)
+        self.figure = graph_objects.FigureWidget([mesh, inside, cloud, marks], layout)
+        # Twice the pixels a side, Plotly's default, are too many without a graphics card.
+        self.figure._config = {**self.figure._config, "plotGlPixelRatio": 1, "displaylogo": False}
         self.plot.children = [self.figure]
         self._turn()
         self._trace("landmarks").on_click(self._guarded(self._tell_landmark))
@@ -389,6 +399,8 @@ class Explorer:
         self.vertices = vertices
         with self.figure.batch_update():
             self._trace("mesh").update(figures.plotly_axes(vertices))
+            closing, _ = _closing(vertices, self._holes)
+            self._trace("inside").update(figures.plotly_axes(closing))
         self._draw_landmarks()
 
     def _draw_landmarks(self) -> None:
@@ -416,7 +428,7 @@ class Explorer:
     def _turn(self) -> None:
         yaw, pitch = np.radians((self.yaw.value, self.pitch.value))
         across, up = -np.sin(yaw) * np.cos(pitch), -np.sin(pitch)
-        eye = 1.6 * np.array([across, -np.cos(yaw) * np.cos(pitch), up])
+        eye = EYE * np.array([across, -np.cos(yaw) * np.cos(pitch), up])
         if self.face is not None:
             self.figure.layout.scene.camera.eye = dict(zip("xyz", eye.tolist(), strict=True))
 
@@ -446,14 +458,32 @@ def _slider(name: str, value: float, reach: float, step: float, low: float | Non
         step=step,
         description=name,
         readout_format=".2f",
-        style={"description_width": "130px"},
-        layout={"width": "330px"},
+        style={"description_width": "120px"},
+        layout={"width": "300px", "flex": "0 0 auto"},
     )
 
 
 def _place(slider: widgets.FloatSlider, value: float) -> None:
     slider.min, slider.max = min(slider.min, value), max(slider.max, value)
     slider.value = value
+
+
+def _steady_axes(vertices: np.ndarray) -> dict:
+    """Axes about a mesh that stay as they are when it moves: else each move draws them anew."""
+    axes = figures.plotly_axes(vertices)
+    reach = 0.6 * max(np.ptp(values) for values in axes.values())
+    middles = {axis: (values.min() + values.max()) / 2 for axis, values in axes.items()}
+    ranges = {axis: [float(m - reach), float(m + reach)] for axis, m in middles.items()}
+    fixed = {f"{axis}axis": {"visible": False, "range": span} for axis, span in ranges.items()}
+    return fixed | {"aspectmode": "cube"}
+
+
+def _closing(vertices: np.ndarray, holes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Points (M, 3) and triangles (F, 3) of a mesh that closes the holes of another, the mouth."""
+    rim = np.concatenate([np.zeros(0, int), *holes])
+    ends = np.cumsum([len(hole) for hole in holes])
+    hubs, triangles = figures.caps(vertices[rim], np.split(np.arange(len(rim)), ends)[:-1])
+    return np.concatenate([vertices[rim], hubs]), triangles
 
 
 def _gallery(pictures: list[tuple[str, np.ndarray]]) -> str:
@@ -464,8 +494,9 @@ def _gallery(pictures: list[tuple[str, np.ndarray]]) -> str:
         Image.fromarray(picture).save(buffer, "JPEG", quality=85)
         data = b64encode(buffer.getvalue()).decode()
         parts.append(
-            f'<figure style="display:inline-block;margin:4px;text-align:center">'
-            f'<img src="data:image/jpeg;base64,{data}" height="170" alt="{html.escape(title)}">'
+            f'<figure style="display:inline-block;width:15.5%;min-width:100px;max-width:175px;'
+            f'margin:3px;text-align:center"><img src="data:image/jpeg;base64,{data}" '
+            f'style="width:100%" alt="{html.escape(title)}">'
             f'<figcaption style="font-size:12px">{html.escape(title)}</figcaption></figure>'
         )
     return "".join(parts)

@@ -1,127 +1,93 @@
-"""The page of `make app` in a real browser: Chromium, where one is installed."""
-
-import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+"""The page of `make app` and the notebook of `make lab` in a real browser, where there is one."""
 
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
-from tests.test_pipeline import ROOT
+from tests import browser
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: uv sync")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt install chromium")
-PATIENCE = 240_000  # ms; pictures are drawn without a graphics card, maybe beside other work
-FLAGS = (
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
+pytest.importorskip("playwright", reason="needs playwright: uv sync")
+pytestmark = pytest.mark.skipif(
+    browser.CHROMIUM is None, reason="needs Chromium: apt install chromium"
 )
 
 
-@pytest.fixture(scope="module")
-def address():
-    """The page, served as `make app` serves it."""
-    makefile = (ROOT / "Makefile").read_text()
-    command = re.search(r"^app:.*\n((?:\t.*\n)+)", makefile, re.M)[1].replace("\\\n", " ")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [word.strip("@") for word in command.split()]
-    server = subprocess.Popen(
-        [sys.executable, "-m", *words, "--no-browser", f"--port={port}"],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{url}voila/static/voila.js", timeout=5)
-                break
-            except urllib.error.HTTPError:
-                break  # it answers
-            except OSError:
-                time.sleep(0.5)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-@pytest.fixture
-def page(address):
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = browser.new_page(viewport={"width": 1300, "height": 1500})
-        page.set_default_timeout(PATIENCE)
-        page.goto(address)
-        yield page
-        browser.close()
-
-
-def scene(page) -> np.ndarray:
-    """The mesh as it is drawn, once two pictures in a row are alike."""
-    plot = page.locator(".js-plotly-plot").first
-    before = None
-    for _ in range(60):
-        plot.screenshot(path=page.shot)
-        now = np.asarray(Image.open(page.shot).convert("RGB")).astype(int)
-        if before is not None and before.shape == now.shape and (before == now).all():
-            return now
-        before = now
-        time.sleep(1)
-    raise AssertionError("The picture of the mesh never came to rest.")
-
-
-def upload(page, path) -> None:
-    with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Upload").click()
-    chooser.value.set_files(path)
-
-
-def test_a_newcomer_s_visit(page, tmp_path):
-    page.shot = str(tmp_path / "scene.png")
-    page.get_by_text("astronaut: yaw").wait_for()
-    page.locator(".js-plotly-plot .gl-container").first.wait_for(state="attached")
+def visit(page, tmp_path) -> None:
+    """What a newcomer does: look, move a slider, upload rubbish and a photo, save the mesh."""
+    shot = tmp_path / "scene.png"
+    browser.wait_for_mesh(page)
     assert page.locator("figure img").count() == 6
-    first = scene(page)
+    first = browser.scene(page, shot)
     assert (first < 200).any(axis=2).mean() > 0.1  # a face, not an empty frame
 
     jaw = page.locator(".widget-hslider", has_text="jawOpen").locator(".noUi-handle")
     jaw.focus()
     for _ in range(15):
         jaw.press("ArrowRight")
-    moved = scene(page)
-    assert (np.abs(moved - first).max(axis=2) > 30).mean() > 0.005
+    moved = browser.scene(page, shot)
+    assert differ(first, moved)
 
     photo, rubbish = tmp_path / "mirrored.png", tmp_path / "rubbish.jpg"
     Image.fromarray(skimage.data.astronaut()[:, ::-1]).save(photo)
     rubbish.write_bytes(b"no picture at all")
-    upload(page, rubbish)
+    browser.upload(page, rubbish)
     page.get_by_text("rubbish.jpg is not a picture that can be read").wait_for()
-    upload(page, photo)
+    browser.upload(page, photo)
     page.get_by_text("mirrored.png: yaw").wait_for()
-    assert (np.abs(scene(page) - moved).max(axis=2) > 30).mean() > 0.005
+    assert differ(moved, browser.scene(page, shot))
 
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as download:
         page.get_by_text("Save face.glb").click()
     assert download.value.path().read_bytes()[:4] == b"glTF"
+
+
+def differ(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two pictures of the mesh show different meshes."""
+    return bool((np.abs(one - other).max(axis=2) > 30).mean() > 0.005)
+
+
+def test_the_app(tmp_path):
+    with browser.app() as address, browser.window(address) as page:
+        visit(page, tmp_path)
+        # Two faces are there by now: each is compared with the other, both get one shape.
+        compare = page.locator(".widget-dropdown", has_text="compare").locator("select")
+        compare.select_option("astronaut")
+        page.get_by_text("mm on average").wait_for()
+        several = page.locator(".widget-select-multiple select")
+        several.select_option(["astronaut", "mirrored.png"])
+        page.get_by_role("button", name="One shape for these").click()
+        page.get_by_text("One shape for 2 photos").wait_for()
+        # No code to be seen, and no way to it.
+        assert page.locator(".jp-CodeMirrorEditor, .jp-InputArea-editor").count() == 0
+        assert page.get_by_text("explorer.faces").count() == 0
+
+
+def test_jupyterlab(tmp_path):
+    with browser.lab(tmp_path / "lab") as address, browser.window(address) as page:
+        browser.run_all(page)
+        visit(page, tmp_path)
+        page.get_by_text("12838 vertices, as fitted: True").wait_for()
+
+
+def test_a_landmark_is_clicked(tmp_path):
+    with browser.app() as address, browser.window(address) as page:
+        browser.wait_for_mesh(page)
+        browser.scene(page, tmp_path / "scene.png")
+        markup = page.locator(".widget-dropdown", has_text="landmarks").locator("select")
+        markup.select_option("ibug68")
+        browser.scene(page, tmp_path / "scene.png")
+        shown = np.asarray(Image.open(tmp_path / "scene.png").convert("RGB")).astype(int)
+        green = (shown[..., 1] > 200) & (shown[..., 0] < 120) & (shown[..., 2] < 90)
+        rows, columns = np.nonzero(green)
+        assert len(rows) > 60
+        middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
+        plot = page.locator(".js-plotly-plot").first.bounding_box()
+        x, y = plot["x"] + columns[middle], plot["y"] + rows[middle]
+        page.mouse.move(x - 3, y - 3)
+        page.mouse.move(x, y, steps=3)
+        page.wait_for_timeout(2000)  # the drawing that finds what is under the mouse
+        page.mouse.click(x, y)
+        page.get_by_text("ibug68 landmark").wait_for()
+        assert "vertex" in page.get_by_text("ibug68 landmark").inner_text()

@@ -11,7 +11,7 @@ from PIL import Image
 
 from p2f_lib import explore, figures
 from p2f_lib.errors import P2FError
-from p2f_lib.explore import Explorer
+from p2f_lib.explore import EYE, Explorer
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.robustness import bundled_picture
 from tests.test_pipeline import ROOT
@@ -81,12 +81,12 @@ def test_turning_the_view_moves_the_eye_not_the_mesh(page):
     eye = page.figure.layout.scene.camera.eye
     # From before the face, the eye goes to the left when the nose shall point to the right.
     assert eye.x < eye.y < 0
-    assert np.hypot(eye.x, eye.y) == pytest.approx(1.6)
+    assert np.hypot(eye.x, eye.y) == pytest.approx(EYE)
     assert np.array_equal(page.vertices, before)
     page.show(0)
     assert page.yaw.value == 0
     eye = page.figure.layout.scene.camera.eye
-    assert (eye.x, eye.y) == (0, -1.6)
+    assert (eye.x, eye.y) == (0, -EYE)
 
 
 def test_points_and_mesh_take_turns(page):
@@ -168,7 +168,7 @@ def test_trouble_becomes_a_sentence_and_loses_nothing(page, tmp_path):
     page._guarded(page._open_uploads)(uploaded("black.png", buffer.getvalue()))
     assert "No face was found in black.png." in page.status.value
     assert len(page.faces) == 2
-    assert page.progress.layout.visibility == "hidden"
+    assert page.progress.layout.display == "none"
 
 
 def test_large_uploads_are_refused(monkeypatch):
