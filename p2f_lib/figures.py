@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from p2f_lib.datasets.menpo3d import Clip
     from p2f_lib.evaluation import Statistics
     from p2f_lib.export import TexturedMesh
+    from p2f_lib.groups import GroupErrors
     from p2f_lib.morphable_model import MorphableModel
     from p2f_lib.reconstruction import Face
+    from p2f_lib.synthesis import Sample
 
 PNCC_RANGE = 150.0  # mm shown as 0..1, symmetric about the origin
 OFFSET_RANGE = 20.0
@@ -80,7 +82,11 @@ def offset_colors(offsets: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 def frontal_camera(vertices: np.ndarray, size: int, yaw: float = 0.0) -> AffineCamera:
     """Orthographic view that fits a mesh (V, 3) into a square picture, turned by `yaw` degrees."""
-    linear = rotation_from_pose(Pose(yaw, 0.0, 0.0))[:2]
+    return _posed_camera(vertices, size, Pose(yaw, 0.0, 0.0))
+
+
+def _posed_camera(vertices: np.ndarray, size: int, pose: Pose) -> AffineCamera:
+    linear = rotation_from_pose(pose)[:2]
     turned = vertices @ linear.T
     low, high = turned.min(axis=0), turned.max(axis=0)
     scale = 0.94 * size / (high - low).max()
@@ -144,21 +150,29 @@ def portrait(
     """
     image, _ = shaded(vertices, triangles, camera, 2 * size, 2 * size)
     if loops:
-        hubs = [vertices[loop].mean(axis=0) for loop in loops]
-        fans = [
-            np.column_stack([np.roll(loop, -1), loop, np.full(len(loop), len(vertices) + i)])
-            for i, loop in enumerate(loops)
-        ]
+        hubs, fans = caps(vertices, loops)
         closed = np.concatenate([vertices, hubs])
+        triangles_and_fans = np.concatenate([triangles, fans])
         raster = rasterize(
-            camera.project(closed),
-            camera.depth(closed),
-            np.concatenate([triangles, *fans]),
-            2 * size,
-            2 * size,
+            camera.project(closed), camera.depth(closed), triangles_and_fans, 2 * size, 2 * size
         )
         image[raster.triangle_id >= len(triangles)] = INSIDE_COLOR
     return image.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
+
+
+def caps(vertices: np.ndarray, loops: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What closes the holes of a mesh (V, 3) whose boundary `loops` are given.
+
+    Returns
+    -------
+    (H, 3) hubs, one a hole, whose numbers follow those of the vertices, and (F, 3) triangles.
+    """
+    hubs = np.array([vertices[loop].mean(axis=0) for loop in loops])
+    fans = [
+        np.column_stack([np.roll(loop, -1), loop, np.full(len(loop), len(vertices) + i)])
+        for i, loop in enumerate(loops)
+    ]
+    return hubs.reshape(-1, 3), np.concatenate([np.zeros((0, 3), int), *fans])
 
 
 def face_model(
@@ -194,6 +208,63 @@ def face_model(
     for axis, vertices in zip(axes[1:].flat, people, strict=False):
         show(axis, vertices)
     return figure
+
+
+def concepts(model: MorphableModel, sample: Sample) -> Figure:
+    """What the words mean: the planes of a face and what follows, axes and angles.
+
+    Parameters
+    ----------
+    sample : a picture with its truth; small ones are enough.
+    """
+    figure, axes = _grid(2, 5, 2.1)
+    height, width = sample.valid.shape
+    points = (sample.pncc + sample.offsets)[sample.valid]
+    vertices = model.vertices(sample.shape, sample.expression)
+    mesh, mask = shaded(vertices, model.triangles, sample.camera, height, width)
+    over = np.where(mask[..., None], mesh, sample.image / 255)
+    pictures = {
+        "picture, pixels": sample.image,
+        "PNCC: which point of\nthe mean face, mm": pncc_colors(sample.pncc, sample.valid),
+        "offsets: how far this face\nlies from it, mm": offset_colors(sample.offsets, sample.valid),
+        "mesh through the camera": over,
+    }
+    places = (0, 1, 2, 4)
+    for place, (title, picture) in zip(places, pictures.items(), strict=True):
+        axes[0, place].imshow(picture)
+        axes[0, place].set_title(title, fontsize=8)
+    _arrow(axes[0, 0], (0, 0), (0.3 * width, 0), "x")
+    _arrow(axes[0, 0], (0, 0), (0, 0.3 * height), "y")
+    _point_cloud(axes[0, 3], points, sample.image[sample.valid], yaw=-20.0)
+    axes[0, 3].set_title("PNCC + offsets:\npoint cloud, mm", fontsize=8)
+    size = 2 * SHEET_SIZE
+    heads = {
+        "model space, mm": Pose(0.0, 0.0, 0.0),
+        "the same from the side": Pose(90.0, 0.0, 0.0),
+        "yaw +30°": Pose(30.0, 0.0, 0.0),
+        "pitch +20°": Pose(0.0, 20.0, 0.0),
+        "roll +20°": Pose(0.0, 0.0, 20.0),
+    }
+    for axis, (title, pose) in zip(axes[1], heads.items(), strict=True):
+        camera = _posed_camera(1.25 * model.mean, size, pose)
+        image, _ = shaded(model.mean, model.triangles, camera, size, size)
+        axis.imshow(image)
+        axis.set_title(title, fontsize=8)
+        ends = {"x": (120, 0, 0), "y": (0, 130, 0), "z": (0, 0, 130)}
+        start, *tips = camera.project(np.array([(0, 0, 0), *ends.values()], float))
+        for name, tip in zip(ends, tips, strict=True):
+            if np.linalg.norm(tip - start) > 0.08 * size:  # else it points at the camera
+                _arrow(axis, start, tip, name)
+    return figure
+
+
+def _arrow(axis: plt.Axes, start: Sequence[float], end: Sequence[float], name: str) -> None:
+    color = {"x": "#d1495b", "y": "#2a9d3a", "z": "#2f5dd0"}[name]
+    style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", end, start, arrowprops=style, annotation_clip=False)
+    axis.annotate(
+        name, end, (4, -2), textcoords="offset points", color=color, fontsize=9, weight="bold"
+    )
 
 
 def landmark_map(model: MorphableModel, markup: str) -> Figure:
@@ -273,6 +344,46 @@ def ablation(outcomes: Sequence[Outcome]) -> Figure:
         axis.set_title(title, fontsize=8, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def groups(rows: Sequence[GroupErrors], pictures: Mapping[tuple[str, str], np.ndarray]) -> Figure:
+    """Errors by group with their intervals, and how often a detector finds the face.
+
+    Parameters
+    ----------
+    pictures : (kind, group) -> (H, W, 3) uint8, an example of each group.
+    """
+    kinds = {row.kind: [r for r in rows if r.kind == row.kind] for row in rows}
+    figure, axes = plt.subplots(
+        2, len(kinds), figsize=(0.72 * len(rows) + 0.6, 3.1), sharex="col", layout="constrained",
+        width_ratios=[len(members) for members in kinds.values()], height_ratios=(1, 2.2),
+        squeeze=False,
+    )  # fmt: skip
+    plt.close(figure)
+    top = 100 * max(row.high for row in rows)
+    for column, (kind, members) in enumerate(kinds.items()):
+        above, below = axes[:, column]
+        strip = np.hstack([pictures[kind, row.group] for row in members])
+        above.imshow(strip, extent=(-0.5, len(members) - 0.5, 0, 1), aspect="auto")
+        above.set_axis_off()
+        above.set_title(kind, fontsize=9, loc="left")
+        mean, low, high = (
+            100 * np.array([getattr(row, name) for row in members])
+            for name in ("landmarks", "low", "high")
+        )
+        below.errorbar(
+            range(len(members)), mean, (mean - low, high - mean), fmt="o", color="#2f5d8a",
+            capsize=3, markersize=4,
+        )  # fmt: skip
+        for place, row in enumerate(members):
+            share = f"{100 * row.detected:.0f} %"
+            below.text(place, 0.04 * top, share, ha="center", fontsize=7, color="#8a5a2f")
+        below.set_ylim(0, 1.05 * top)
+        below.set_xticks(range(len(members)), [row.group for row in members], fontsize=7)
+        below.tick_params(axis="y", labelsize=7)
+        below.spines[["top", "right"]].set_visible(False)
+    axes[1, 0].set_ylabel("68 points, % of the box;\nbelow: found by dlib", fontsize=7)
     return figure
 
 

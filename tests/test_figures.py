@@ -14,8 +14,10 @@ from p2f_lib.ablation import Outcome
 from p2f_lib.clip_summary import Claim
 from p2f_lib.evaluation import Interval
 from p2f_lib.export import TexturedMesh
+from p2f_lib.groups import GroupErrors
 from p2f_lib.morphable_model import vertex_normals
 from p2f_lib.reconstruction import Reconstructor
+from p2f_lib.synthesis import render_sample
 from tests.oracle import STUB_UNET, Scene
 from tests.toy import egg, toy_model
 
@@ -70,6 +72,14 @@ MAKE = {
             Outcome(name, seed, 5 + k, 6.0, 0.8, 0.9, 8 + k, 9.0)
             for k, (name, seed) in enumerate([("nothing", 0), ("nothing", 1), ("hair", 0)])
         ]
+    ),
+    "concepts": lambda m, s, f: figures.concepts(m, render_sample(m, 0, 7, 64, 1)),
+    "groups": lambda m, s, f: figures.groups(
+        [
+            GroupErrors(kind, "all", 5, 5, 0.02, 0.01, 0.04, 3.0, 0.5)
+            for kind in ("skin tone", "age")
+        ],
+        {(kind, "all"): s.photo for kind in ("skin tone", "age")},
     ),
     "figure1": lambda m, s, f: figures.figure1([s.photo] * 2, [f] * 2),
     "figure2": lambda m, s, f: figures.figure2([s.photo], [f], [f.landmarks()]),
