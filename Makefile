@@ -73,7 +73,7 @@ views: weights  ## turn, relight and mix the bundled portraits into reports/figu
 	@p2f views --out reports/figures/views.jpg
 
 docs: env  ## build the documentation into build/docs, without a network
-	@sphinx-build -W --keep-going -q docs build/docs
+	@sphinx-build -W --keep-going -q -E docs build/docs
 	@echo "Written: build/docs/index.html"
 
 paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back

@@ -151,11 +151,18 @@ def rewrite_links(app, docname, source) -> None:
 # --- formulas -------------------------------------------------------------------------------------
 
 TAG = re.compile(r"\\tag\{(.*?)\}")
-BIG = re.compile(r"\\[Bb]igg?(?=[|()\[\]])")  # MathML stretches delimiters by itself
+# What docutils' converter doesn't know, or reads otherwise than TeX.
+TEX = [
+    (TAG, ""),  # beside the formula
+    (re.compile(r"\\Big\|(.*?)\\Big\|", re.DOTALL), r"\\left|\1\\right|"),
+    (re.compile(r"(\\(?:hat|bar))\s*(\w)"), r"\1{\2}{}"),  # or an index goes below the letter
+]
 
 
 def mathml(latex: str, block: bool) -> str:
-    return latex2mathml.tex2mathml(BIG.sub("", TAG.sub("", latex)).strip(), as_block=block)
+    for pattern, replacement in TEX:
+        latex = pattern.sub(replacement, latex)
+    return latex2mathml.tex2mathml(latex.strip(), as_block=block)
 
 
 def visit_math(self, node) -> None:
