@@ -9,10 +9,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card groups screenshots oracle views paper clean
+.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card groups \
+	oracle views screenshots docs paper clean
 
 help:  ## list the targets
-	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 env: $(filter .uv/bin/uv,$(UV))  ## make or update .venv from uv.lock
 	@$(UV) sync --frozen --quiet
@@ -78,9 +79,13 @@ oracle: weights  ## how exact cameras and meshes are, given true planes, into re
 views: weights  ## turn, relight and mix the bundled portraits into reports/figures/views.jpg
 	@p2f views --out reports/figures/views.jpg
 
+docs: env  ## build the documentation into build/docs, without a network
+	@sphinx-build -W --keep-going -q -E docs build/docs
+	@echo "Written: build/docs/index.html"
+
 paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml` goes back
 	cp params/paper.yaml params.yaml
 	@dvc repro
 
 clean:  ## remove what the pipeline made and DVC's cache of it; reports/ and data/ stay
-	rm -rf build .dvc/cache .dvc/tmp .pytest_cache .ruff_cache
+	rm -rf build docs/generated .dvc/cache .dvc/tmp .pytest_cache .ruff_cache

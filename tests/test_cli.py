@@ -264,10 +264,12 @@ def test_usage_errors_exit_with_2(capsys, argv):
     assert "usage: p2f" in capsys.readouterr().err
 
 
-def test_commands_of_the_readme_are_understood():
-    """Every line of its bash blocks that begins with p2f is a command that the parser takes."""
-    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-    blocks = re.findall(r"```bash\n(.*?)```", readme, re.DOTALL)
+def test_commands_of_the_readme_and_the_guides_are_understood():
+    """Every line of their bash blocks that begins with p2f is a command that the parser takes."""
+    root = Path(__file__).resolve().parents[1]
+    pages = [root / "README.md", *root.glob("docs/*.md"), *root.glob("docs/guides/*.md")]
+    text = "\n".join(page.read_text() for page in pages)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("p2f ")]
     commands = {
         cli._parser().parse_args(shlex.split(line, comments=True)[1:]).run for line in lines
