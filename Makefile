@@ -33,9 +33,10 @@ test: weights lint  ## run everything that CI runs: lint, unit tests, notebooks
 	pytest -q tests
 	pytest -q --nbval notebooks
 
-lint: env  ## check style and format
+lint: env  ## check style, format and types
 	ruff check .
 	ruff format --check .
+	mypy
 
 notebooks: weights  ## execute the notebooks at smoke scale and store their outputs
 	@python -m p2f_lib.notebook_engine refresh notebooks/*.ipynb
@@ -77,4 +78,4 @@ paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml
 	@dvc repro
 
 clean:  ## remove what the pipeline made and DVC's cache of it; reports/ and data/ stay
-	rm -rf build .dvc/cache .dvc/tmp .pytest_cache .ruff_cache
+	rm -rf build .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

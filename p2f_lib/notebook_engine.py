@@ -34,7 +34,7 @@ _METADATA = {
     "language_info": {"name": "python"},
 }
 # Streams are merged, as their number varies; the kernel's own messages are noise.
-_CLIENT = {"coalesce_streams": True, "extra_arguments": ["--log-level=CRITICAL"]}
+_CLIENT: dict[str, Any] = {"coalesce_streams": True, "extra_arguments": ["--log-level=CRITICAL"]}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
