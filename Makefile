@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card oracle views paper clean
+.PHONY: help env data weights repro test lint hooks lock notebooks bench ablation lab app release card oracle views paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,12 @@ lint: env  ## check style, format and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+hooks: env  ## check style, notebooks, environment.yml, uv.lock and file sizes before every commit
+	@pre-commit install
+
+lock: $(filter .uv/bin/uv,$(UV))  ## renew uv.lock after a change of the dependencies
+	@$(UV) lock --quiet
 
 notebooks: weights  ## execute the notebooks at smoke scale and store their outputs
 	@python -m p2f_lib.notebook_engine refresh notebooks/*.ipynb
