@@ -287,9 +287,9 @@ def evaluate_clip(
         Frames can't be read, or nothing in the annotation can be used.
     """
     notes: list[str] = []
-    still = isinstance(clip, PictureSet)
+    still = False
     if isinstance(clip, PictureSet):
-        clip, smoothing = clip.readable(), 1
+        clip, smoothing, still = clip.readable(), 1, True
         notes += clip.problems
     given = clip.frames
     clip, note = _sound(clip)

@@ -301,6 +301,7 @@ class MorphableModel:
 
     def _following(self, refinement: Refinement, **changes: Any) -> MorphableModel:
         """A copy with some changes whose mean and bases are those of `refinement`."""
+        # None stands for those of the refinement, as the class says; nobody else sees it.
         bases: dict[str, Any] = dict.fromkeys(("shape_basis", "expression_basis"))
         return replace(self, mean=refinement.mean, refinement=refinement, **bases, **changes)
 

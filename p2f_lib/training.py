@@ -178,6 +178,7 @@ class Pix2FaceModule(lightning.LightningModule):
         images = normalise_images(images).contiguous(memory_format=torch.channels_last)
         pixels = None
         if self.trainer.world_size > 1:
+            # Lightning gathers collections, too; what it makes of a tensor is a tensor.
             pixels = cast(torch.Tensor, self.all_gather(valid.sum().float())).mean()
         output = self.unet(images).float()
         pncc, offsets = masked_l1(output, planes, valid, self.unet.config, pixels)

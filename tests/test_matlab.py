@@ -289,7 +289,7 @@ def test_arrays_and_structures_are_told_apart(tmp_path):
     savemat(path, {"a": np.eye(2), "s": {"x": np.eye(3)}})
     assert read_arrays(path, "a")["a"].tolist() == [[1, 0], [0, 1]]
     assert read_structures(path, "s")["s"]["x"].shape == (3, 3)
-    with pytest.raises(P2FError, match="^its `s` should hold numbers, not a structure$"):
+    with pytest.raises(P2FError, match=r"^its `s` should hold numbers, not a structure$"):
         read_arrays(path, "a", "s")
-    with pytest.raises(P2FError, match="^its `a` should be a structure$"):
+    with pytest.raises(P2FError, match=r"^its `a` should be a structure$"):
         read_structures(path, "a", "s")

@@ -45,5 +45,5 @@ def test_errors_by_hand_and_a_table(clip, tmp_path):
 
 def test_a_clip_without_landmarks_in_space_is_named(clip):
     flat = replace(clip, model=None)
-    with pytest.raises(P2FError, match="no landmarks in space .*: 001"):
+    with pytest.raises(P2FError, match=r"no landmarks in space .*: 001"):
         next(tracking_errors({"fast": Network(Detector())}, [clip, flat], progress=False))
