@@ -9,8 +9,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # Trust what the system trusts, as pip does: companies' proxies have certificates of their own.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help env data weights repro test lint notebooks bench ablation lab app release card groups \
-	oracle views screenshots docs paper clean
+.PHONY: help env data weights repro test lint hooks lock notebooks bench ablation lab app release card \
+	groups oracle views screenshots docs paper clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## *"} /^[a-z]+:.*##/ {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -34,9 +34,16 @@ test: weights lint  ## run everything that CI runs: lint, unit tests, notebooks
 	pytest -q tests
 	pytest -q --nbval notebooks
 
-lint: env  ## check style and format
+lint: env  ## check style, format and types
 	ruff check .
 	ruff format --check .
+	mypy
+
+hooks: env  ## check style, notebooks, environment.yml, uv.lock and file sizes before every commit
+	@pre-commit install
+
+lock: $(filter .uv/bin/uv,$(UV))  ## renew uv.lock after a change of the dependencies
+	@$(UV) lock --quiet
 
 notebooks: weights  ## execute the notebooks at smoke scale and store their outputs
 	@python -m p2f_lib.notebook_engine refresh notebooks/*.ipynb
@@ -88,4 +95,4 @@ paper: data  ## run the pipeline at the paper's scale; `git checkout params.yaml
 	@dvc repro
 
 clean:  ## remove what the pipeline made and DVC's cache of it; reports/ and data/ stay
-	rm -rf build docs/generated .dvc/cache .dvc/tmp .pytest_cache .ruff_cache
+	rm -rf build docs/generated .dvc/cache .dvc/tmp .mypy_cache .pytest_cache .ruff_cache

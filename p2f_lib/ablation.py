@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +111,7 @@ def run_one(
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     model = MorphableModel.load(face_model)
-    options = {
+    options: dict[str, Any] = {
         "size": budget.canvas,
         "supersample": budget.supersample,
         "processes": 1,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numba
 import numpy as np
+from numpy.typing import ArrayLike
 
 from p2f_lib.errors import P2FError
 
@@ -172,7 +173,7 @@ class AffineCamera:
         self,
         principal_point: np.ndarray,
         distance: float = TYPICAL_DISTANCE,
-        center: np.ndarray = (0.0, 0.0, 0.0),
+        center: ArrayLike = (0.0, 0.0, 0.0),
     ) -> PerspectiveCamera:
         """The perspective camera that looks like this one near `center`.
 
@@ -254,7 +255,7 @@ class PerspectiveCamera:
         """Head pose relative to the optical axis."""
         return pose_from_rotation(self.rotation)
 
-    def affine(self, center: np.ndarray = (0.0, 0.0, 0.0)) -> AffineCamera:
+    def affine(self, center: ArrayLike = (0.0, 0.0, 0.0)) -> AffineCamera:
         """The first-order approximation about a model point (mm)."""
         center = np.asarray(center, float)
         x, y, z = self.rotation @ center + self.translation
@@ -398,8 +399,10 @@ def fit_perspective(
             focal, principal_point, initial.rotation, seen - initial.rotation @ center
         )
     pixels = chosen.pixels - np.asarray(principal_point, float)
-    refined = _refine(chosen.points - center, pixels, *_state(initial, center), robust, bool(focal))
-    return _camera(*refined, center, principal_point)
+    numbers, rotation = _refine(
+        chosen.points - center, pixels, *_state(initial, center), robust, bool(focal)
+    )
+    return _camera(numbers, rotation, center, principal_point)
 
 
 def _state(camera: PerspectiveCamera, center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -623,15 +624,17 @@ def _choose_landmarks(arguments: argparse.Namespace) -> int:
     if part != "all":
         others = read_photos(arguments.folder, "even" if part == "odd" else "odd", markup)
         lists = (chosen.indices if start is None else start), chosen.indices
-        errors[f"{len(others)} other photos"] = tuple(
+        before, after = (
             landmark_vertex_errors(reconstructor, others, vertices, markup) for vertices in lists
         )
+        errors[f"{len(others)} other photos"] = before, after
     for name, (before, after) in errors.items():
         change = "" if start is None else f"{100 * np.nanmean(before):.2f} % before, "
         print(f"{name}: {change}{100 * np.nanmean(after):.2f} % after")
     if arguments.figure is not None:
         start = chosen.indices if start is None else start
-        figures.save(figures.landmark_choice(own, start, chosen.indices, errors), arguments.figure)
+        pairs: dict[str, Any] = errors
+        figures.save(figures.landmark_choice(own, start, chosen.indices, pairs), arguments.figure)
         print(f"Written: {arguments.figure}")
     return 0
 

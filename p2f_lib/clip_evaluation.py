@@ -7,6 +7,7 @@ other, so that any number of processes gives the same numbers. `p2f_lib.clip_sum
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -286,9 +287,9 @@ def evaluate_clip(
         Frames can't be read, or nothing in the annotation can be used.
     """
     notes: list[str] = []
-    still = isinstance(clip, PictureSet)
-    if still:
-        clip, smoothing = clip.readable(), 1
+    still = False
+    if isinstance(clip, PictureSet):
+        clip, smoothing, still = clip.readable(), 1, True
         notes += clip.problems
     given = clip.frames
     clip, note = _sound(clip)
@@ -344,7 +345,7 @@ def _sound(clip: Clip | PictureSet) -> tuple[Clip | PictureSet, list[str]]:
     if len(rows) == len(clip):
         return clip, []
     note = f"{len(clip) - len(rows)} frames of {clip.name} have no annotated outer eye corners."
-    return clip.take(rows), [note]
+    return clip.take(rows.tolist()), [note]
 
 
 def _annotated(found: Sequence[Detection], points: np.ndarray) -> list[Detection]:
@@ -385,7 +386,9 @@ class _Recorder:
             made[PNCC_ALONE] = self._without_offsets(face)
         self.variants[-1] = made
         none = np.empty(0)  # for the planes and the photo, which nobody needs any more
-        small = dict.fromkeys(("image", "pncc", "offsets", "valid", "vertices", "photo"), none)
+        small: dict[str, Any] = dict.fromkeys(
+            ("image", "pncc", "offsets", "valid", "vertices", "photo"), none
+        )
         self.faces[-1] = replace(face, **small)
         return face
 
@@ -406,12 +409,10 @@ class _Recorder:
 
     def share_shape(self) -> None:
         """Adds the landmarks that the faces have when all are one person's (Eq. 5)."""
-        rows = [row for row, face in enumerate(self.faces) if face is not None]
-        if rows:
-            faces = [self.faces[row] for row in rows]
-            for row, face in zip(
-                rows, share_shape(faces, self.network.reconstructor.fitter), strict=True
-            ):
+        found = {row: face for row, face in enumerate(self.faces) if face is not None}
+        if found:
+            faces = share_shape(list(found.values()), self.network.reconstructor.fitter)
+            for row, face in zip(found, faces, strict=True):
                 points = face.landmarks(self.markup), face.landmarks_3d(self.markup)
                 self.variants[row][ONE_SHAPE] = points
 
@@ -427,12 +428,19 @@ def _follow(
     recorder, still = _Recorder(network, markup), isinstance(clip, PictureSet)
     pieces = zip(([image] for image in clip), ([boxes] for boxes in found), strict=True)
     parts = []
-    for frames, boxes in pieces if still else [(clip, found)]:
-        asked, options = len(recorder.faces), {"markup": markup, "window": window}
-        try:
-            track = track_frames(frames, detector, recorder, found=boxes, progress=False, **options)
-        except NoFaceError:
-            track = None
+    for frames, seen in pieces if still else [(clip, found)]:
+        asked = len(recorder.faces)
+        track: Track | None = None
+        with contextlib.suppress(NoFaceError):
+            track = track_frames(
+                frames,
+                detector,
+                recorder,
+                markup=markup,
+                window=window,
+                found=seen,
+                progress=False,
+            )
         recorder.skip(len(frames) - (len(recorder.faces) - asked))
         parts.append(_columns(track, len(frames), MARKUPS[markup]))
     pixels, raw, space, boxes, detected, yaw = map(np.concatenate, zip(*parts, strict=True))

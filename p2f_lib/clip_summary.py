@@ -6,8 +6,9 @@ Fractions stay fractions (0.05 is 5 %) until they are written into a table for p
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -193,11 +194,12 @@ def summarise(
     limits = dict.fromkeys(KINDS, (limit, step))
     limits |= dict.fromkeys(("2d_diagonal", "2d_size"), (limit_box, step))
     limits |= dict.fromkeys(("3d_mm", "3d_similarity_mm"), (limit_mm, limit_mm * step / limit))
-    unit, clip = [], np.repeat(np.arange(len(runs)), [len(run.frames) for run in runs])
+    numbers: list[int] = []
+    clip = np.repeat(np.arange(len(runs)), [len(run.frames) for run in runs])
     for run in runs:
-        start = unit[-1] + 1 if unit else 0
-        unit += range(start, start + len(run.frames)) if run.still else [start] * len(run.frames)
-    unit = np.array(unit)
+        start = numbers[-1] + 1 if numbers else 0
+        numbers += range(start, start + len(run.frames)) if run.still else [start] * len(run.frames)
+    unit = np.array(numbers)
     return ClipEvaluation(
         clips=tuple(run.name for run in runs),
         landmarks={name: points for name, (points, _) in landmarks.items()},
@@ -237,8 +239,8 @@ def _methods(runs: Sequence[ClipRun]) -> tuple[list[str], list[str]]:
     """Names of the methods that have something to say, and sentences on the others."""
     methods, notes = [], []
     for name in dict.fromkeys(name for run in runs for name in run.methods):
-        known = [run.methods.get(name) for run in runs]
-        if any(points is None for points in known):  # the oracle, where some truth is unknown
+        known = [run.methods[name] for run in runs if name in run.methods]
+        if len(known) < len(runs):  # the oracle, where some truth is unknown
             continue
         if not any(np.isfinite(pixels).all(axis=(1, 2)).any() for pixels, _ in known):
             notes.append(f"{name}: no prediction for any frame.")
@@ -253,20 +255,24 @@ def _joined(parts: Sequence[Points]) -> Points:
     """Of all clips; 84 points become 68 where another clip has no more."""
     if len({pixels.shape[1] for pixels, _ in parts}) > 1:
         parts = [
-            part if part[0].shape[1] == 68 else tuple(map(menpo84_to_ibug68, part))
-            for part in parts
+            (pixels, space)
+            if pixels.shape[1] == 68
+            else (menpo84_to_ibug68(pixels), menpo84_to_ibug68(space))
+            for pixels, space in parts
         ]
-    pixels, space = zip(*parts, strict=True)
-    return np.concatenate(pixels), np.concatenate(space)
+    all_pixels, all_space = zip(*parts, strict=True)
+    return np.concatenate(all_pixels), np.concatenate(all_space)
 
 
 def _errors(
-    points: Points, truth: np.ndarray, truth_space: np.ndarray, kinds: Sequence[str]
+    points: Points, truth: np.ndarray, truth_space: np.ndarray, kinds: Iterable[str]
 ) -> dict[str, np.ndarray]:
     """{kind: (F,)} of those kinds that these points can be measured by."""
     pixels, space = points
     whole = pixels.shape == truth.shape
-    found = {"2d_inner": lambda: errors_2d_inner(pixels, truth)}
+    found: dict[str, Callable[[], np.ndarray]] = {
+        "2d_inner": lambda: errors_2d_inner(pixels, truth)
+    }
     if whole:
         found["2d"] = lambda: errors_2d(pixels, truth)
         found["2d_diagonal"] = lambda: errors_2d(pixels, truth, "diagonal")
@@ -275,14 +281,17 @@ def _errors(
     with np.errstate(invalid="ignore"):
         rows = np.isfinite(size) & (size > 0)
     if rows.any() and np.isfinite(space).all(axis=(1, 2)).any():
-        measures = {"3d_inner": errors_3d_inner}
+        measures: dict[str, Callable[..., np.ndarray]] = {"3d_inner": errors_3d_inner}
         if whole:
             measures |= {"3d": errors_3d_similarity, "3d_mm": errors_3d_rigid}
             measures["3d_similarity_mm"] = lambda p, t: (
                 errors_3d_similarity(p, t) * evaluation.interocular_distance(t)
             )
-        for kind, measure in measures.items():
-            found[kind] = lambda measure=measure: _on(rows, measure(space[rows], truth_space[rows]))
+
+        def of_rows(measure: Callable[..., np.ndarray]) -> np.ndarray:
+            return _on(rows, measure(space[rows], truth_space[rows]))
+
+        found |= {kind: partial(of_rows, measure) for kind, measure in measures.items()}
     return {kind: found[kind]() for kind in kinds if kind in found}
 
 
@@ -308,17 +317,21 @@ def _claims(
 ) -> Iterator[Claim]:
     for network in reversed(list(runs[0].variants)):  # the best one first
         for idea in IDEAS:
-            sides = []
+            sides: list[dict[str, np.ndarray]] = []
             for variant in (idea.with_it, idea.without):
                 parts = [
                     run.methods[network] if variant is None else run.variants[network].get(variant)
                     for run in runs
                 ]
-                known = all(part is not None for part in parts)
-                sides.append(known and _errors(_joined(parts), truth, truth_space, idea.kinds))
+                known = [part for part in parts if part is not None]
+                if len(known) == len(parts):
+                    sides.append(_errors(_joined(known), truth, truth_space, idea.kinds))
+                else:
+                    sides.append({})
             for kind in idea.kinds:
-                if all(side and kind in side for side in sides):
-                    yield from _claim(idea, network, kind, *(s[kind] for s in sides), unit, draws)
+                if all(kind in side for side in sides):
+                    with_it, without = (side[kind] for side in sides)
+                    yield from _claim(idea, network, kind, with_it, without, unit, draws)
 
 
 def _claim(
@@ -373,9 +386,11 @@ def rows_of_clip(result: ClipEvaluation) -> np.ndarray:
 
 
 def _spread(rows: Sequence[int], clips: np.ndarray, count: int) -> list[int]:
-    seen: set[int] = set()
-    first = [row for row in rows if not (clips[row] in seen or seen.add(clips[row]))]
-    return (first + [row for row in rows if row not in set(first)])[:count]
+    first: dict[int, int] = {}  # of each clip
+    for row in rows:
+        first.setdefault(int(clips[row]), row)
+    ahead = list(first.values())
+    return (ahead + [row for row in rows if row not in set(ahead)])[:count]
 
 
 # ---------------------------------------------------------------- tables

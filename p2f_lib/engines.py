@@ -16,6 +16,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from p2f_lib.datasets.jitter import Jitter, jitter_batch
 from p2f_lib.errors import P2FError
 from p2f_lib.morphable_model import MorphableModel
 from p2f_lib.synthesis import render_samples
-from p2f_lib.unet import FORMAT, Engine, NetworkConfig, UNet, normalise_images
+from p2f_lib.unet import FORMAT, Engine, NetworkConfig, Residual, UNet, normalise_images
 
 EXPORTER = ("onnx",)  # writes the files
 PACKAGES = {  # of each engine, beyond this project's own
@@ -225,7 +226,7 @@ class _Graph:
         self.nodes: list = []
         self.weights: list = []
 
-    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """A node; returns the name of its output."""
         from onnx import helper
 
@@ -294,7 +295,8 @@ def _layer(graph: _Graph, layer: nn.Module, name: str, x: str) -> str:
         one = graph.weight(f"{name}.weight", torch.ones(layer.num_features))
         zero = graph.weight(f"{name}.bias", torch.zeros(layer.num_features))
         return graph.add("InstanceNormalization", x, one, zero, epsilon=layer.eps)
-    # What is left is the network's residual block.
+    if not isinstance(layer, Residual):
+        raise TypeError(f"It isn't known how ONNX writes a layer {type(layer).__name__}.")
     y = _layer(graph, layer.convolution, f"{name}.convolution", graph.add("Relu", x))
     return graph.add("Add", x, _layer(graph, layer.norm, f"{name}.norm", y))
 
@@ -323,7 +325,10 @@ def _run_openvino(model: bytes, threads: int | None) -> Run:
 
     core = openvino.Core()
     # Without the second, processors that know bfloat16 would round to it: 0.3 % of a head.
-    properties = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    properties: dict[str, str | int] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
     if threads is not None:
         properties["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(core.read_model(model), "CPU", properties)

@@ -9,10 +9,10 @@ the AUC and the failure rate, and is never silently dropped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.integrate import simpson
 from scipy.special import ndtr, ndtri
 
@@ -253,7 +253,7 @@ class Statistics:
     failure_rate: float
 
 
-def cumulative_error(errors: np.ndarray, x: np.ndarray) -> np.ndarray:
+def cumulative_error(errors: np.ndarray, x: ArrayLike) -> np.ndarray:
     """CED(x): the fraction of frames whose error is at most x (inf and NaN count as larger).
 
     Parameters
@@ -366,11 +366,11 @@ def bootstrap_interval(
     if len(counts) < 2:
         return Interval(float("nan"), float("nan"))
     sums = np.bincount(number, errors[finite])
-    rng, means = np.random.default_rng(seed), []
+    rng, parts = np.random.default_rng(seed), []
     for start in range(0, draws, chunk := max(1, 2**20 // len(counts))):  # bounded memory
         drawn = rng.integers(len(counts), size=(min(chunk, draws - start), len(counts)))
-        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
-    means, estimate = np.concatenate(means), sums.sum() / counts.sum()
+        parts.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    means, estimate = np.concatenate(parts), sums.sum() / counts.sum()
 
     # Sets of few clips often have the same mean, but for rounding: those count by half.
     apart = np.where(np.isclose(means, estimate, rtol=1e-9, atol=1e-12), 0.0, means - estimate)
@@ -387,7 +387,7 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def bins_of(values: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+def bins_of(values: np.ndarray, edges: ArrayLike) -> np.ndarray:
     """(F,) numbers of the bins that values fall into, both ends of the edges included.
 
     Returns
@@ -421,11 +421,11 @@ class YawErrors:
     missing : those of them without a prediction.
     """
 
-    bins: tuple[float, float, float]
+    bins: tuple[float, ...]
     mean_of_bins: float
     mean: float
-    counts: tuple[int, int, int]
-    missing: tuple[int, int, int]
+    counts: tuple[int, ...]
+    missing: tuple[int, ...]
 
 
 def errors_by_yaw(errors: np.ndarray, yaw: np.ndarray) -> YawErrors:
@@ -481,7 +481,7 @@ class PoseErrors:
     pitch: float
     roll: float
     mean: float
-    bias: tuple[float, float, float]
+    bias: tuple[float, ...]
     n_frames: int
     n_missing: int
     n_left_out: int
@@ -509,10 +509,12 @@ def pose_errors(predicted: np.ndarray, truth: np.ndarray, limit: float = ANGLE_L
     counted = (np.abs(truth) <= limit).all(axis=1)
     found = counted & np.isfinite(predicted).all(axis=1)
     difference = (predicted[found] - truth[found] + 180) % 360 - 180
-    errors = [_mean(np.abs(column)) for column in difference.T]
+    yaw, pitch, roll = (_mean(np.abs(column)) for column in difference.T)
     return PoseErrors(
-        *errors,
-        mean=float(np.mean(errors)),
+        yaw,
+        pitch,
+        roll,
+        mean=float(np.mean([yaw, pitch, roll])),
         bias=tuple(_mean(column) for column in difference.T),
         n_frames=int(counted.sum()),
         n_missing=int((counted & ~found).sum()),

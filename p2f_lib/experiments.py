@@ -57,7 +57,7 @@ def fit_errors(
     }
     for frame in tqdm(frames, "fits"):
         truth = model.vertices(frame.shape, frame.expression)
-        found = {"oracle": _oracle(reconstructor.fitter, frame)}
+        found: dict[str, FaceFit | Face | None] = {"oracle": _oracle(reconstructor.fitter, frame)}
         try:
             found["network"] = reconstructor.reconstruct(frame.image, Box.around(frame.landmarks))
         except NoFaceError:

@@ -156,7 +156,7 @@ def _ply(elements: dict[str, np.ndarray]) -> bytes:
         if element == "face":
             lines.append("property list uchar int vertex_indices")
             continue
-        for name in records.dtype.names:
+        for name in records.dtype.names or ():
             lines.append(f"property {_PLY_TYPES[records.dtype[name].str]} {name}")
     header = "\n".join([*lines, "end_header\n"]).encode()
     return header + b"".join(records.tobytes() for records in elements.values())

@@ -382,15 +382,18 @@ class Fitter:
             raise P2FError("Pixels of localized vertices hold NaN or infinite values.")
         basis = self.rows[thinned.vertices]
         mean = self.model.mean[thinned.vertices].astype(float)
-        fit, coefficients = None, np.zeros(basis.shape[2])
-        for _ in range(1 if isinstance(camera, AffineCamera) else 2):
+
+        def solved_around(coefficients: np.ndarray) -> Fit:
             points = mean + basis @ coefficients.astype(np.float32)
             jacobian, scale = _pixel_rows(camera, points)
             a = np.matmul(jacobian.astype(np.float32), basis).reshape(2 * len(thinned), -1)
             miss = (thinned.pixels - camera.project(points)) / scale[:, None]
             b = miss.reshape(-1).astype(np.float32) + a @ coefficients.astype(np.float32)
-            fit = self._solved(a.T @ a / len(thinned), a.T @ b / len(thinned), weight)
-            coefficients = np.concatenate([fit.shape, fit.expression])
+            return self._solved(a.T @ a / len(thinned), a.T @ b / len(thinned), weight)
+
+        fit = solved_around(np.zeros(basis.shape[2]))
+        if not isinstance(camera, AffineCamera):
+            fit = solved_around(np.concatenate([fit.shape, fit.expression]))
         return fit
 
     def _solved(self, normal: np.ndarray, right: np.ndarray, weight: float) -> Fit:
@@ -542,7 +545,8 @@ class VertexGrid:
         table = np.full(occupied.size, -1, np.int32)
         centers = origin + (near + 0.5) * voxel
         tree = cKDTree(mean)
-        table[_place.py_func(*near.T, bricks)] = tree.query(centers)[1]
+        x, y, z = near.T
+        table[_place.py_func(x, y, z, bricks)] = tree.query(centers)[1]
         neighbours = tree.query(mean, min(11, len(mean)))[1][:, 1:].astype(np.uint32)
         return cls(origin.astype(np.float32), voxel, bricks, table, neighbours)
 

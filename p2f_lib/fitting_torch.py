@@ -73,8 +73,10 @@ class BatchFit:
 
     def camera(self, face: int) -> PerspectiveCamera:
         """The perspective camera of one face."""
-        fields = (self.focal, self.principal_point, self.rotation, self.translation)
-        return PerspectiveCamera(*(field[face].cpu().numpy() for field in fields))
+        fields = (self.principal_point, self.rotation, self.translation)
+        return PerspectiveCamera(
+            self.focal[face].item(), *(field[face].cpu().numpy() for field in fields)
+        )
 
     def affine_camera(self, face: int) -> AffineCamera:
         """The affine camera of one face."""

@@ -193,11 +193,11 @@ def render_crops(
         valid[row] = raster.valid[:, ::-1] if mirrored else raster.valid
 
     if threads == 1:
-        for mesh, row in zip(vertices, rows, strict=True):
+        for mesh, row in zip(vertices, rows.tolist(), strict=True):
             draw(mesh, row)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(draw, vertices, rows))
+            list(pool.map(draw, vertices, rows.tolist()))
     return planes, valid
 
 
@@ -291,9 +291,10 @@ def offset_statistics(offsets: np.ndarray, valid: np.ndarray | None = None) -> O
         raise P2FError("No valid pixel: there are no offsets to measure.")
     chosen = chosen.astype(np.float64)
     squares = (chosen**2).mean(axis=0)
+    x, y, z = np.sqrt(squares).tolist()
     return OffsetStatistics(
         rms=float(np.sqrt(squares.mean())),
-        rms_xyz=tuple(float(value) for value in np.sqrt(squares)),
+        rms_xyz=(x, y, z),
         mean_absolute=float(np.abs(chosen).mean()),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -176,7 +177,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise P2FError(f"Cannot write {path}: no picture format has the suffix {path.suffix!r}.")
     try:
-        quality = {"quality": 95} if path.suffix.lower() in _JPEG_SUFFIXES else {}
+        quality: dict[str, Any] = {"quality": 95} if path.suffix.lower() in _JPEG_SUFFIXES else {}
         Image.fromarray(image).save(path, **quality)
     except (OSError, ValueError) as error:
         raise P2FError(f"Cannot write {path}: {error}.") from error

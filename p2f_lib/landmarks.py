@@ -175,7 +175,7 @@ class _Pairs:
                 raise P2FError(
                     f"The current vertices must be {n_landmarks} indices below {n_vertices}."
                 )
-        if radius is None:
+        if radius is None or current is None or vertices is None:
             candidates = [np.arange(n_vertices)] * n_landmarks
         else:
             if len(vertices) != n_vertices:

@@ -68,10 +68,29 @@ def read_mat(
         raise
     except (ValueError, OverflowError, MemoryError, struct.error, zlib.error) as error:
         raise P2FError(f"a variable in it is damaged ({error})") from error
+    known = {name: value for name, value in found.items() if value is not None}
     wrong = [name for name in names if name not in found]
-    if wrong := wrong + [name for name, value in found.items() if value is None]:
+    if wrong := wrong + [name for name in found if name not in known]:
         raise P2FError(f"it holds no numbers called {', '.join(wrong)}")
-    return found
+    return known
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """Variables that must be arrays; errors as of `read_mat`."""
+    found = read_mat(path, *names)
+    arrays = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+    if wrong := [name for name in names if name not in arrays]:
+        raise P2FError(f"its `{'`, `'.join(wrong)}` should hold numbers, not a structure")
+    return arrays
+
+
+def read_structures(path: Path, *names: str) -> dict[str, dict[str, np.ndarray]]:
+    """Variables that must be structures; errors as of `read_mat`."""
+    found = read_mat(path, *names)
+    structures = {name: value for name, value in found.items() if isinstance(value, dict)}
+    if wrong := [name for name in names if name not in structures]:
+        raise P2FError(f"its `{'`, `'.join(wrong)}` should be a structure")
+    return structures
 
 
 def check_size(size: int, file_size: int, what: str, spare: int = SPARE) -> None:
@@ -97,11 +116,14 @@ def _variables(data: memoryview, names: set[str], spare: int) -> dict[str, Value
             raise P2FError(f"it holds something of the unknown type {kind}")
         if not matrix:
             continue
-        name, *parts = _heading(matrix, order)
+        name, flags, shape, place = _heading(matrix, order)
         if name in names:
             if matrix is not body:
                 matrix = _inflated(body, size, spare)
-            found[name] = _value(matrix, order, *parts, nested=False)
+            if flags & 0xFF == _STRUCTURE and shape == (1, 1):
+                found[name] = _structure(matrix, order, place)
+            else:
+                found[name] = _array(matrix, order, flags, shape, place)
     return found
 
 
@@ -161,14 +183,11 @@ def _heading(matrix: memoryview, order: str) -> tuple[str, int, tuple[int, ...],
     return bytes(name).decode("latin-1"), flags, shape, place
 
 
-def _value(
-    matrix: memoryview, order: str, flags: int, shape: tuple[int, ...], place: int, nested: bool
-) -> Value | None:
-    """What a matrix holds behind its heading; None for kinds that aren't read, such as text, and
-    for structures that are `nested` in others."""
+def _array(
+    matrix: memoryview, order: str, flags: int, shape: tuple[int, ...], place: int
+) -> np.ndarray | None:
+    """The numbers behind a matrix's heading; None for kinds that aren't read, such as text."""
     kind = flags & 0xFF
-    if kind == _STRUCTURE and shape == (1, 1) and not nested:
-        return _structure(matrix, order, place)
     if kind not in _CLASSES or flags & _COMPLEX:
         return None
     stored, values, _ = _element(matrix, place, order)
@@ -192,8 +211,8 @@ def _structure(matrix: memoryview, order: str, place: int) -> dict[str, np.ndarr
     for start in range(0, len(names), length):
         _, body, place = _element(matrix, place, order)
         if body:  # else an empty field
-            _, *parts = _heading(body, order)
-            value = _value(body, order, *parts, nested=True)
+            _, flags, shape, begin = _heading(body, order)
+            value = _array(body, order, flags, shape, begin)  # None for one within it
             if value is not None:
                 key = bytes(names[start : start + length]).split(b"\0")[0].decode("latin-1")
                 fields[key] = value

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -174,12 +175,14 @@ class MorphableModel:
                 object.__setattr__(self, key, basis)
             object.__setattr__(self, "refinement", None)
 
-    def __getattr__(self, key: str) -> np.ndarray:
-        # Called for what isn't there: the bases of a model that follows from a coarse one.
-        refinement = self.__dict__.get("refinement")
-        if refinement is not None and key in ("shape_basis", "expression_basis"):
-            return getattr(refinement, key)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
+    if not TYPE_CHECKING:  # a type checker would take any name for an attribute
+
+        def __getattr__(self, key: str) -> np.ndarray:
+            # Called for what isn't there: the bases of a model that follows from a coarse one.
+            refinement = self.__dict__.get("refinement")
+            if refinement is not None and key in ("shape_basis", "expression_basis"):
+                return getattr(refinement, key)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {key!r}")
 
     def _check_appearance(self) -> None:
         """Raise P2FError unless colours and texture fit the mesh."""
@@ -196,7 +199,7 @@ class MorphableModel:
         coordinates, triangles = self.texture_coordinates, self.texture_triangles
         if (coordinates is None) != (triangles is None):
             raise P2FError(f"{where} texture_coordinates and texture_triangles need each other.")
-        if triangles is None:
+        if coordinates is None or triangles is None:
             return
         if triangles.shape != self.triangles.shape:
             raise P2FError(
@@ -224,7 +227,7 @@ class MorphableModel:
     @property
     def coarse(self) -> MorphableModel | None:
         """The model that this one was subdivided from, None for a model of its own."""
-        return self.refinement and self.refinement.coarse
+        return None if self.refinement is None else self.refinement.coarse
 
     @property
     def levels(self) -> int:
@@ -296,16 +299,11 @@ class MorphableModel:
         refinement = replace(self.refinement, coarse=self.refinement.coarse.truncated(n_shape))
         return self._following(refinement, shape_sigma=sigma)
 
-    def _following(self, refinement: Refinement, **changes: object) -> MorphableModel:
+    def _following(self, refinement: Refinement, **changes: Any) -> MorphableModel:
         """A copy with some changes whose mean and bases are those of `refinement`."""
-        return replace(
-            self,
-            mean=refinement.mean,
-            shape_basis=None,
-            expression_basis=None,
-            refinement=refinement,
-            **changes,
-        )
+        # None stands for those of the refinement, as the class says; nobody else sees it.
+        bases: dict[str, Any] = dict.fromkeys(("shape_basis", "expression_basis"))
+        return replace(self, mean=refinement.mean, refinement=refinement, **bases, **changes)
 
     def subdivided(self, levels: int = 1) -> MorphableModel:
         """A finer model after `levels` Loop steps; coarse vertices keep their indices.
@@ -318,18 +316,18 @@ class MorphableModel:
         if levels == 0:
             return self
         operator, triangles = loop_operator(self.n_vertices, self.triangles, levels)
-        texture = self.texture_coordinates, self.texture_triangles
-        if self.texture_triangles is not None:
+        coordinates, corners = self.texture_coordinates, self.texture_triangles
+        if coordinates is not None and corners is not None:
             for _ in range(levels):
-                texture = _midpoint_step(*texture)
+                coordinates, corners = _midpoint_step(coordinates, corners)
         whole = operator @ self.refinement.operator if self.refinement else operator
         return self._following(
             Refinement(self.coarse or self, whole, self.levels + levels),
             triangles=triangles,
             regions={key: operator @ mask for key, mask in self.regions.items()},
             colors=None if self.colors is None else np.clip(operator @ self.colors, 0, 1),
-            texture_coordinates=texture[0],
-            texture_triangles=texture[1],
+            texture_coordinates=coordinates,
+            texture_triangles=corners,
         )
 
     def variance_summary(self) -> dict[str, float]:
@@ -418,30 +416,31 @@ class MorphableModel:
 
     @classmethod
     def _from_tensors(cls, tensors: Mapping[str, np.ndarray], header: dict) -> MorphableModel:
-        arrays = {
+        arrays: dict[str, Any] = {
             key: tensors[key].astype(np.int32 if key == "triangles" else np.float32, copy=False)
             for key in _ARRAYS
         }
         if header["format"] == FORMAT:
             for kind in ("shape", "expression"):
                 arrays[f"{kind}_basis"] /= _power_of_two(arrays[f"{kind}_sigma"])
-        groups: dict[str, dict[str, np.ndarray]] = {"landmarks": {}, "regions": {}}
+        groups: dict[str, Any] = {"landmarks": {}, "regions": {}}
         for key, tensor in tensors.items():
             group, dot, name = key.partition(".")
             if dot and group in groups:
                 groups[group][name] = tensor.astype(
                     np.int32 if group == "landmarks" else np.float32
                 )
+        appearance: dict[str, Any] = {
+            key: tensors[key].astype(np.int32 if dtype is np.int32 else np.float32)
+            for key, dtype in _APPEARANCE.items()
+            if key in tensors
+        }
         return cls(
             name=str(header["name"]),
             expression_names=tuple(map(str, header["expression_names"])),
             **arrays,
             **groups,
-            **{
-                key: tensors[key].astype(np.int32 if dtype is np.int32 else np.float32)
-                for key, dtype in _APPEARANCE.items()
-                if key in tensors
-            },
+            **appearance,
         )
 
 
@@ -503,7 +502,7 @@ def _add_modes(coefficients, basis, total):
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def vertex_normals(vertices, triangles):
+def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     """(V, 3) float32 unit normals, each the area-weighted mean of its triangles' normals."""
     normals = np.zeros((len(vertices), 3), np.float32)
     for t in range(len(triangles)):
@@ -546,7 +545,13 @@ def triangles_around(triangles: np.ndarray, n_vertices: int) -> tuple[np.ndarray
 
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
-def normals_of_rows(vertices, triangles, starts, around, rows):
+def normals_of_rows(
+    vertices: np.ndarray,
+    triangles: np.ndarray,
+    starts: np.ndarray,
+    around: np.ndarray,
+    rows: np.ndarray,
+) -> np.ndarray:
     """`vertex_normals` of some `rows`; `starts` and `around` are from `triangles_around`."""
     normals = np.zeros((len(rows), 3), np.float32)
     for n in range(len(rows)):

@@ -2,16 +2,18 @@
 
 ``papermill --engine p2f`` runs a notebook through :class:`StableEngine`, which differs from
 papermill's own engine in what it leaves behind: no times, no random cell ids, no progress bars,
-and only those parameters that the notebook declares. Two commands belong to it::
+and only those parameters that the notebook declares. Three commands belong to it::
 
     python -m p2f_lib.notebook_engine strip NOTEBOOK... DIR  # copies without outputs, for stages
     python -m p2f_lib.notebook_engine refresh NOTEBOOK...    # execute in place, store clean outputs
+    python -m p2f_lib.notebook_engine tidy NOTEBOOK...       # drop what differs between two runs
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ _METADATA = {
     "language_info": {"name": "python"},
 }
 # Streams are merged, as their number varies; the kernel's own messages are noise.
-_CLIENT = {"coalesce_streams": True, "extra_arguments": ["--log-level=CRITICAL"]}
+_CLIENT: dict[str, Any] = {"coalesce_streams": True, "extra_arguments": ["--log-level=CRITICAL"]}
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -64,6 +66,23 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
                 if "metadata" in output:
                     output.metadata = nbformat.from_dict({})
     return notebook
+
+
+def untidy(notebook: NotebookNode) -> list[str]:
+    """What `tidy` would drop, each in a few words; nothing for a tidy notebook."""
+    found = []
+    if notebook.metadata != _METADATA:
+        found.append("its metadata hold more than the kernel's name")
+    for number, cell in enumerate(notebook.cells, start=1):
+        if extra := sorted(set(cell.metadata) - {"tags"}):
+            found.append(f"cell {number} has the metadata {', '.join(extra)}")
+        for output in cell.get("outputs", []):
+            if not _is_stable(output):
+                kind = "a widget" if "data" in output else "messages (stderr)"
+                found.append(f"cell {number} has {kind} among its outputs")
+            elif output.get("metadata"):
+                found.append(f"cell {number} has an output with metadata")
+    return found
 
 
 def strip(notebook: NotebookNode) -> NotebookNode:
@@ -223,8 +242,22 @@ def _read(path: str | Path) -> NotebookNode:
     return nbformat.v4.upgrade(nbformat.read(path, as_version=4))
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: ``strip`` and ``refresh``."""
+def _tidied(path: Path) -> bool:
+    """Whether a notebook was tidy; else it is now, and what was wrong has been said."""
+    try:
+        notebook = _read(path)
+    except (ValueError, nbformat.ValidationError) as error:
+        print(f"{path} is no notebook: {str(error).splitlines()[0]}.")
+        return False
+    found = untidy(notebook)
+    if found:
+        nbformat.write(tidy(notebook), path)
+        print(f"{path} was not tidy: {'; '.join(found)}. That is dropped now; add it once more.")
+    return not found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: ``strip``, ``refresh`` and ``tidy``, whose status is 1 if one wasn't."""
     parser = argparse.ArgumentParser(prog="python -m p2f_lib.notebook_engine")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("strip", help="write output-free copies")
@@ -232,17 +265,23 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("folder", type=Path, help="for the copies")
     command = commands.add_parser("refresh", help="execute in place and store clean outputs")
     command.add_argument("notebooks", type=Path, nargs="+", metavar="notebook")
+    command = commands.add_parser("tidy", help="drop metadata and outputs that differ between runs")
+    command.add_argument("notebooks", type=Path, nargs="+", metavar="notebook")
     options = parser.parse_args(arguments)
 
     if options.command == "strip":
         options.folder.mkdir(parents=True, exist_ok=True)
         for path in options.notebooks:
             nbformat.write(strip(_read(path)), options.folder / path.name)
-        return
-    for path in options.notebooks:
-        print(f"{path} ...", flush=True)
-        refresh(path)
+    elif options.command == "refresh":
+        for path in options.notebooks:
+            print(f"{path} ...", flush=True)
+            refresh(path)
+    else:
+        tidy_before = [_tidied(path) for path in options.notebooks]
+        return 0 if all(tidy_before) else 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -127,7 +127,7 @@ def random_planes(
 
 def _noise(condition: Condition, rng: np.random.Generator) -> np.ndarray:
     """(S, S, 6) mm."""
-    noise = rng.normal(0, condition.noise, (condition.size, condition.size, 6))
+    noise: np.ndarray = rng.normal(0, condition.noise, (condition.size, condition.size, 6))
     if condition.smooth:
         noise = cv2.GaussianBlur(noise, (0, 0), condition.smooth)
         noise *= condition.noise / noise.std()

@@ -262,7 +262,7 @@ def _view(arguments: Namespace, face: Face, model_face: Face | None) -> View:
     """What `p2f render` was asked to show of a face; `model_face` has the expression."""
     from p2f_lib import rerender
 
-    expression = face.expression
+    expression: np.ndarray | None = face.expression
     if model_face is not None:
         expression = rerender.transferred_expression(face, model_face)
     elif arguments.expression == "smile":

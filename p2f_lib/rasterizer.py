@@ -9,6 +9,7 @@ for which it is a top or a left edge.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -224,6 +225,9 @@ def _may_cover(t, corners, triangles, cull_back):
 
 @numba.njit(cache=True, nogil=True, error_model="numpy")
 def _draw_chosen(corners, triangles, chosen, keys):
+    left: Any  # mypy knows no common type of NumPy's and Python's integers
+    top: Any
+    column: Any
     height, picture_width = keys.shape
     pixel_keys = keys.ravel()
     for t in chosen:

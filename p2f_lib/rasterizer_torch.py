@@ -129,7 +129,8 @@ def interpolate_batch(raster: RasterBatch, triangles: Tensor, attributes: Tensor
     picture, row, column = raster.valid.nonzero(as_tuple=True)
     weights = raster.barycentric[picture, row, column]
     corners = triangles[raster.triangle_id[picture, row, column].long()]
-    seen = sum(weights[:, k, None] * attributes[picture, corners[:, k]].float() for k in range(3))
+    parts = (weights[:, k, None] * attributes[picture, corners[:, k]].float() for k in range(3))
+    seen = sum(parts, start=weights.new_zeros(()))
     planes = seen.new_zeros((*raster.triangle_id.shape, attributes.shape[2]))
     return planes.index_put((picture, row, column), seen)
 

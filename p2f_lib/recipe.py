@@ -99,7 +99,7 @@ def with_settings(parameters: Mapping[str, Any], settings: Sequence[str]) -> dic
     for setting in settings:
         name, equals, value = setting.partition("=")
         *groups, last = name.split(".")
-        entries = found
+        entries: Any = found
         for group in groups:
             entries = entries.get(group) if isinstance(entries, dict) else None
         if not equals or not isinstance(entries, dict) or last not in entries:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -70,7 +70,7 @@ OUTLINE = 2  # pixels of the crop: as far off the network's outline of the face 
 TEXTURE_SIDES = (512, 1024)  # of a saved mesh's texture: the larger one where the photo is finer
 
 # How much work is done with a network, as of `Reconstructor`.
-VARIANTS = {
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "full": {"passes": 2, "mirror": True, "same_crop": 1.0},
     "fast": {"passes": 2, "mirror": False, "same_crop": 0.75},
 }
@@ -245,7 +245,7 @@ class Face:
         side = len(self.photo)
         grid = np.indices((side, side))[::-1].reshape(2, -1).T
         places = self.photo_crop.points_to_picture(grid)
-        inside = ((places >= 0) & (places <= np.array(self.photo_size) - 1)).all(axis=1)
+        inside = np.all((places >= 0) & (places <= np.array(self.photo_size) - 1), axis=1)
         column, row = np.rint(self.crop.points_from_picture(places)).astype(int).T
         beside = np.ones((2 * OUTLINE + 1, 2 * OUTLINE + 1), np.uint8)
         core = cv2.erode(self.valid.astype(np.uint8), beside, borderValue=1)
@@ -493,8 +493,8 @@ class Reconstructor:
         unet = load_unet(folder / WEIGHTS_FILE, choose_device(device))
         model = MorphableModel.load(folder / FACE_MODEL_FILE)
         check_model_matches(model, unet.metadata)
-        options = VARIANTS[variant] | {"engine": engine, "threads": threads}
-        reconstructor = cls(model, unet, detector, **options)
+        options = VARIANTS[variant]
+        reconstructor = cls(model, unet, detector, engine=engine, threads=threads, **options)
         if (folder / LANDMARKS_FILE).is_file():
             reconstructor.model = with_landmarks(model, folder / LANDMARKS_FILE)
         return reconstructor
@@ -586,20 +586,20 @@ class Reconstructor:
         faces: list[Face | None] = [None] * len(images)
         size, scale = self.unet.config.input_size, self.crop_scale
         given = crops or [None] * len(boxes)
-        crops = [
+        places = [
             crop or Crop.around(box, size, scale) for crop, box in zip(given, boxes, strict=True)
         ]
         pending = list(range(len(images)))
         for _ in range(self.passes):
-            fresh = self._one_pass([(images[i], boxes[i], crops[i]) for i in pending])
+            fresh = self._one_pass([(images[i], boxes[i], places[i]) for i in pending])
             # A later pass that fails leaves the earlier one's face standing.
             improved = [(i, face) for i, face in zip(pending, fresh, strict=True) if face]
             pending = []
             for i, face in improved:
                 faces[i] = face
-                last, fresh_crop = crops[i], self.next_crop(face)
+                last, fresh_crop = places[i], self.next_crop(face)
                 if fresh_crop is not None:
-                    crops[i] = fresh_crop
+                    places[i] = fresh_crop
                     if self.same_crop == 1 or not _same(last, fresh_crop, self.same_crop):
                         pending.append(i)
         return faces

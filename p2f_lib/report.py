@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 from plotly import graph_objects, io
 from plotly.offline import get_plotlyjs
 
@@ -123,10 +124,10 @@ def _plot(name: str, figure: graph_objects.Figure) -> str:
     return io.to_html(figure, full_html=False, include_plotlyjs=False, div_id=name)
 
 
-def _numbers(values: np.ndarray, decimals: int = 3) -> list[float | None]:
+def _numbers(values: ArrayLike, decimals: int = 3) -> list[float | None]:
     """Rounded, None for what isn't finite: short and readable in the page."""
-    values = np.asarray(values, dtype=float).round(decimals)
-    return [float(value) if np.isfinite(value) else None for value in values]
+    rounded = np.asarray(values, dtype=float).round(decimals)
+    return [float(value) if np.isfinite(value) else None for value in rounded]
 
 
 def _name(method: str) -> str:

@@ -713,8 +713,8 @@ def _cover(view: View, edge: np.ndarray, raster: Raster) -> np.ndarray:
 def _on_face(face: Face, pixels: np.ndarray) -> np.ndarray:
     """(N,) 0..1: whether (N, 2) pixels of the photo lie well inside what the network saw."""
     kernel = np.ones((3, 3), np.uint8)
-    valid = cv2.erode(face.valid.astype(np.uint8), kernel, borderValue=0).astype(np.float32)
-    valid = cv2.GaussianBlur(valid, (0, 0), 1.0)
+    valid = cv2.erode(face.valid.astype(np.uint8), kernel, borderValue=0)
+    valid = cv2.GaussianBlur(valid.astype(np.float32), (0, 0), 1.0)
     at = _at(valid, face.crop.points_from_picture(pixels), cv2.BORDER_CONSTANT)
     return _ramp(at[:, 0], 0.3, 0.9)
 
@@ -806,11 +806,11 @@ class _Warp:
         inside = points_in_poly(grid.reshape(-1, 2), self.outline).reshape(rows, columns)
         gap = np.where(inside, 0.0, np.sqrt(square.min(axis=2)))
         shift *= (1 - _ramp(gap, 0, self.reach))[..., None]
-        at = np.meshgrid(
-            np.linspace(0, columns - 1, right - left), np.linspace(0, rows - 1, bottom - top)
+        across, down = np.meshgrid(
+            np.linspace(0, columns - 1, right - left, dtype=np.float32),
+            np.linspace(0, rows - 1, bottom - top, dtype=np.float32),
         )
-        at = [np.float32(plane) for plane in at]
-        fine = cv2.remap(shift.astype(np.float32), *at, cv2.INTER_LINEAR)
+        fine = cv2.remap(shift.astype(np.float32), across, down, cv2.INTER_LINEAR)
         own = np.stack(np.meshgrid(np.arange(left, right), np.arange(top, bottom)), axis=-1)
         return own.astype(np.float32) + fine
 

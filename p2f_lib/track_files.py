@@ -20,7 +20,7 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,7 +112,7 @@ class Layout:
 def smoothed(results: Results) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
     """All rows, a few at a time, and their landmarks smoothed: mark-up -> (n, L, 2) pixels."""
     rows, settings = results.rows, results.settings
-    markups = [name[:-3] for name in rows.dtype.names if name.endswith("_2d")]
+    markups = [name[:-3] for name in rows.dtype.names or () if name.endswith("_2d")]
     filters = {markup: OneEuro() for markup in markups}
     reach = settings.window // 2 if settings.smoothing == "average" else 0
     for start in range(0, len(rows), CHUNK):
@@ -242,7 +242,7 @@ def _labels_68() -> dict[str, list[int]]:
     return {name: [places[k] for k in points if k in places] for name, points in LABELS.items()}
 
 
-_LABELS = {"menpo84": LABELS, "ibug68": _labels_68()}
+_LABELS: Mapping[str, Mapping[str, Sequence[int]]] = {"menpo84": LABELS, "ibug68": _labels_68()}
 
 
 def _columns(reconstructor: Reconstructor) -> list[str]:
@@ -274,6 +274,8 @@ def _cells(number: int, row: np.ndarray) -> list[object]:
 
 def _write_mesh(path: Path, frame: Frame, row: np.ndarray, reconstructor: Reconstructor) -> None:
     """The mesh of the row with the texture of the frame, seen once more in the fitted crop."""
+    if frame.image is None:  # it could be read when it was tracked
+        return
     size = reconstructor.unet.config.input_size
     left, top, side, roll = row["next_crop"].tolist()
     crop = None if np.isnan(side) else Crop(left, top, side, size, roll)
@@ -289,7 +291,7 @@ def _write_mesh(path: Path, frame: Frame, row: np.ndarray, reconstructor: Recons
     _whole(path, lambda part: face.save(part, "mesh"))
 
 
-def _whole(path: Path, write: object) -> None:
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file under another name and give it its own when it is whole."""
     part = path.with_name(f"part-{path.name}")
     try:

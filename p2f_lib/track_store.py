@@ -52,7 +52,7 @@ def known_markups(model: MorphableModel) -> list[str]:
 def empty_row(dtype: np.dtype) -> np.ndarray:
     """A row () without a face."""
     row = np.zeros((), dtype)
-    for name in dtype.names:
+    for name in dtype.names or ():
         if dtype[name].base.kind == "f":
             row[name] = np.nan
     row["confidence"] = 0.0

@@ -394,14 +394,14 @@ class Tracker:
             yield waiting.popleft().result()
 
     def _fit_block(self, block: list[tuple[Frame, Step]]) -> list[_Fitted]:
-        wanted = [
-            number
+        wanted = {
+            number: (frame.image, step.box)
             for number, (frame, step) in enumerate(block)
             if frame.image is not None
             and step.box is not None
             and box_problem(step.box, frame.image) is None
-        ]
-        images, boxes = [block[k][0].image for k in wanted], [block[k][1].box for k in wanted]
+        }
+        images, boxes = [image for image, _ in wanted.values()], [box for _, box in wanted.values()]
         faces = dict(zip(wanted, self.reconstructor.reconstruct_many(images, boxes), strict=True))
         return [self._fitted_row(*pair, faces.get(k)) for k, pair in enumerate(block)]
 
@@ -564,7 +564,7 @@ class Tracker:
             key=lambda one: (one.score - lowest + 1) * math.sqrt(one.box.width * one.box.height),
             default=None,
         )
-        return best and best.box
+        return None if best is None else best.box
 
     def live(
         self, source: Source, folder: Path, shown: Callable[[Frame, Tracked], None] | None = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
+from p2f_lib.camera import Pose
 from p2f_lib.crop import Box
 from p2f_lib.detection import Detection, Detector
 from p2f_lib.errors import NoFaceError, P2FError
@@ -19,6 +21,26 @@ STEP_SIGMA = 0.25
 SKIP_COST = 2.0
 LOOK_BACK = 100  # frames with faces that may be ignored in a row
 HISTORIES = 3  # that are compared
+
+
+class TrackedFace(Protocol):
+    """What tracking keeps of a face, such as a `Face`."""
+
+    @property
+    def pose(self) -> Pose: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    def landmarks(self, markup: str) -> np.ndarray: ...
+
+    def landmarks_3d(self, markup: str) -> np.ndarray: ...
+
+
+class FaceReconstructor(Protocol):
+    """Anything that makes a face of a picture and a box (left, top, right, bottom)."""
+
+    def reconstruct(self, image: np.ndarray, box: Sequence[float]) -> TrackedFace: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +80,7 @@ class Track:
 def track_frames(
     frames: Iterable[np.ndarray],
     detector: Detector,
-    reconstructor: object,
+    reconstructor: FaceReconstructor,
     *,
     markup: str = "menpo84",
     window: int = 3,
@@ -79,8 +101,7 @@ def track_frames(
     detector
         See `p2f_lib.detection.Detector`.
     reconstructor
-        Anything with ``reconstruct(image, box=(left, top, right, bottom))`` whose result has
-        ``landmarks(markup)``, ``landmarks_3d(markup)``, ``pose`` and ``confidence``.
+        A `Reconstructor`, or anything else with its method `reconstruct`.
     markup
         The landmarks to follow.
     window
@@ -133,7 +154,7 @@ def detect_faces(
     frames: Iterable[np.ndarray], detector: Detector, *, progress: bool = True
 ) -> list[list[Detection]]:
     """The faces of every frame."""
-    total = len(frames) if hasattr(frames, "__len__") else None
+    total = len(frames) if isinstance(frames, Sized) else None
     bar = tqdm(frames, desc="detect", total=total or None, unit="frame", disable=not progress)
     return [list(detector(image)) for image in bar]
 
@@ -296,7 +317,9 @@ def _follow(
 _Row = tuple[np.ndarray, np.ndarray, tuple[float, float, float], float]
 
 
-def _reconstruct(reconstructor: object, image: np.ndarray, box: Box, markup: str) -> _Row | None:
+def _reconstruct(
+    reconstructor: FaceReconstructor, image: np.ndarray, box: Box, markup: str
+) -> _Row | None:
     try:
         face = reconstructor.reconstruct(image, box=box.as_tuple())
     except NoFaceError:

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from p2f_lib.datasets.menpo3d import Clip
+from p2f_lib.errors import P2FError
 from p2f_lib.evaluation import errors_2d, errors_3d_rigid, errors_3d_similarity
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.track_files import smoothed
@@ -81,11 +82,20 @@ def tracking_errors(
         By variant.
     clips
         Annotated in both spaces.
+
+    Raises
+    ------
+    P2FError
+        A clip without landmarks in space.
     """
+    truths = [clip.model for clip in clips if clip.model is not None]
+    if len(truths) < len(clips):
+        lacking = ", ".join(clip.name for clip in clips if clip.model is None)
+        raise P2FError(f"These clips have no landmarks in space (model_space/): {lacking}.")
     for name, variant, settings in tqdm(options, "options", disable=not progress):
         tracker = Tracker(reconstructors[variant], settings=settings, progress=False)
         columns: list[list[np.ndarray]] = [[], [], [], []]
-        for clip in clips:
+        for clip, truth in zip(clips, truths, strict=True):
             with TemporaryDirectory() as folder:
                 results = tracker.track(Video(clip.video), Path(folder))
                 parts = list(smoothed(results))
@@ -99,17 +109,17 @@ def tracking_errors(
                 columns,
                 (
                     errors_2d(pixels, clip.projected),
-                    errors_3d_similarity(space, clip.model),
-                    errors_3d_rigid(space, clip.model),
+                    errors_3d_similarity(space, truth),
+                    errors_3d_rigid(space, truth),
                     change / np.linalg.norm(left - right, axis=-1),
                 ),
                 strict=True,
             ):
                 column.append(values)
-        means = [_mean_of_known(np.concatenate(column)) for column in columns]
+        flat, space, rigid, jitter = (_mean_of_known(np.concatenate(part)) for part in columns)
         errors = np.concatenate(columns[0])
         missing = int((~np.isfinite(errors)).sum())
-        yield Outcome(name, *means, len(errors), missing)
+        yield Outcome(name, flat, space, rigid, jitter, len(errors), missing)
 
 
 def write_table(path: Path, outcomes: Sequence[Outcome]) -> None:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import numpy as np
@@ -18,10 +18,11 @@ import torch
 from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch.utils.data import DataLoader, Dataset
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from p2f_lib.datasets.crops import Canvases, CropLoader, Cropping, Crops
+from p2f_lib.datasets.crops import Canvases, CropLoader, Cropping, Crops, SampleSet
 from p2f_lib.datasets.jitter import Jitter
 from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.errors import P2FError
@@ -129,7 +130,7 @@ class Pix2FaceModule(lightning.LightningModule):
         network: NetworkConfig,
         training: TrainingConfig,
         jitter: Jitter,
-        dataset: Dataset,
+        dataset: SampleSet | SampleStream,
         validate: Validate | None = None,
         workers: int = 0,
         compiled: bool = False,
@@ -177,16 +178,17 @@ class Pix2FaceModule(lightning.LightningModule):
         images = normalise_images(images).contiguous(memory_format=torch.channels_last)
         pixels = None
         if self.trainer.world_size > 1:
-            pixels = self.all_gather(valid.sum().float()).mean()
+            # Lightning gathers collections, too; what it makes of a tensor is a tensor.
+            pixels = cast(torch.Tensor, self.all_gather(valid.sum().float())).mean()
         output = self.unet(images).float()
         pncc, offsets = masked_l1(output, planes, valid, self.unet.config, pixels)
-        options = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
         self.log("train/pncc_l1_mm", pncc.detach() * self.unet.config.pncc_scale, **options)
         self.log("train/offset_l1_mm", offsets.detach() * self.unet.config.offset_scale, **options)
         config = self.training_config
         return config.pncc_weight * pncc + config.offset_weight * offsets
 
-    def optimizer_step(self, *arguments: object, **options: object) -> None:
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         super().optimizer_step(*arguments, **options)
         if self.average is not None:  # here, so that a checkpoint never lacks the last step
             _follow(self.average, self.unet, self.training_config.average, self.global_step)
@@ -197,7 +199,7 @@ class Pix2FaceModule(lightning.LightningModule):
         for name, value in self.validate(self.result, self.current_epoch).items():
             self.log(f"heldout/{name}", value, rank_zero_only=True)
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         config, steps = self.training_config, self.steps
         optimizer = torch.optim.Adam(
             self.unet.parameters(), lr=config.learning_rate, betas=config.betas, fused=True
@@ -222,7 +224,7 @@ def _follow(average: UNet, unet: UNet, keep: float, step: int) -> None:
 
 def train(
     model: MorphableModel,
-    samples: SampleBatch | Dataset | SampleStream,
+    samples: SampleBatch | SampleSet | SampleStream,
     network: NetworkConfig,
     training: TrainingConfig,
     jitter: Jitter = Jitter(),  # noqa: B008 - frozen
@@ -246,7 +248,7 @@ def train(
     ----------
     model : MorphableModel
         To which the samples' coefficients belong; targets are rendered from it.
-    samples : SampleBatch, a data set with the methods of `Canvases`, or a `SampleStream`
+    samples : SampleBatch, SampleSet or SampleStream
         A stream makes its own batches: give it the recipe's `batch_size`.
     validate : function, optional
         From the network and the number of the epoch that has ended, from 0, to what the curves
@@ -295,7 +297,7 @@ def train(
     module = Pix2FaceModule(
         model, network, training, jitter, dataset, validate, workers, compiled, start
     )
-    recipe = {
+    recipe: dict[str, Any] = {
         "network": asdict(network),
         "training": asdict(training),
         "jitter": asdict(jitter),
@@ -310,8 +312,9 @@ def train(
     if folder is not None:
         saver = _Saver(Path(folder), save_every)
         callbacks += [saver, _Recipe(recipe)]
+    machine: dict[str, Any] = {"accelerator": "auto", "devices": 1, "precision": _precision()}
     trainer = lightning.Trainer(
-        **{"accelerator": "auto", "devices": 1, "precision": _precision()} | (hardware or {}),
+        **machine | (hardware or {}),
         max_epochs=training.epochs,
         logger=_logger(log) if log is not None else False,
         callbacks=callbacks,
@@ -323,7 +326,7 @@ def train(
         deterministic=True,
         log_every_n_steps=1,
     )
-    trainer.fit(module, ckpt_path=saver and saver.found(), weights_only=True)
+    trainer.fit(module, ckpt_path=None if saver is None else saver.found(), weights_only=True)
     if saver is not None and trainer.is_global_zero:
         saver.forget()  # the next run starts afresh
     return module.result.cpu().eval()
@@ -335,7 +338,7 @@ def _precision() -> str:
     return "bf16-mixed" if good else "32-true"
 
 
-def _first_image(dataset: Dataset) -> np.ndarray:
+def _first_image(dataset: SampleSet | SampleStream) -> np.ndarray:
     if isinstance(dataset, SampleStream):
         dataset.set_position(0)
         return next(iter(dataset)).images[0]
@@ -382,7 +385,9 @@ class _Bar(Callback):
 class _KeptCheckpoints(TorchCheckpointIO):
     """Checkpoints that are never half written, and the one before."""
 
-    def save_checkpoint(self, checkpoint: dict, path: str | Path, **_: object) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         path = Path(path)
         draft = path.with_suffix(".tmp")
         try:
@@ -432,7 +437,7 @@ class _Saver(Checkpoint):
         for path in (self.path, previous(self.path)):
             path.unlink(missing_ok=True)
 
-    def on_train_batch_end(
+    def on_train_batch_end(  # type: ignore[override]  # its module is ours
         self, trainer: lightning.Trainer, module: Pix2FaceModule, *_: object
     ) -> None:
         if trainer.global_step % self.every == 0 and trainer.global_step % module.steps:

@@ -83,7 +83,7 @@ class UNet(nn.Module):
         norm = nn.BatchNorm2d if config.norm == "batch" else nn.InstanceNorm2d
 
         def block(layer: nn.Module, channels: int, normalise: bool, blocks: int) -> nn.Sequential:
-            residuals = [_Residual(channels, norm) for _ in range(blocks)]
+            residuals = [Residual(channels, norm) for _ in range(blocks)]
             return nn.Sequential(layer, *([norm(channels)] if normalise else []), *residuals)
 
         def blocks_at(level: int) -> int:
@@ -125,7 +125,7 @@ class UNet(nn.Module):
         return x
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """A 3x3 convolution that is added to what it sees."""
 
     def __init__(self, channels: int, norm: type[nn.Module]) -> None:
@@ -278,4 +278,4 @@ def load_unet(path: str | Path, device: str | torch.device = "cpu") -> UNet:
             f"(missing {lost}, unexpected {missing.unexpected_keys})."
         )
     # Channels-last convolutions are faster on every CPU and GPU tried.
-    return unet.to(device, memory_format=torch.channels_last).eval()
+    return unet.to(device).to(memory_format=torch.channels_last).eval()

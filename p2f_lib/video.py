@@ -39,7 +39,10 @@ class Frame:
 class Source(Protocol):
     """Something with frames: a `Video`, `Pictures`, a `Camera`."""
 
-    fps: float
+    @property
+    def fps(self) -> float:
+        """Frames a second."""
+        ...
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """The frames from number `start` on."""
@@ -102,7 +105,7 @@ class Video:
                     if index >= start:
                         yield Frame(index, before + (clock - before) * k / (lost + 1), None)
                     index += 1
-                if index >= start:
+                if picture is not None and index >= start:
                     yield Frame(index, clock, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
                 index, lost = index + 1, 0
             if index == 0:
@@ -298,7 +301,7 @@ class VideoWriter:
         if self._writer is None:
             self._size = (width, height)
             # OpenCV's own encoder, not the system's: no other software decides the bytes.
-            code = cv2.VideoWriter_fourcc(*"MJPG")
+            code = cv2.VideoWriter.fourcc(*"MJPG")
             self._writer = cv2.VideoWriter(
                 str(self.path), cv2.CAP_OPENCV_MJPEG, code, self.fps, self._size
             )

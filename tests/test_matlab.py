@@ -9,7 +9,7 @@ import pytest
 from scipy.io import loadmat, savemat
 
 from p2f_lib.errors import P2FError
-from p2f_lib.matlab import check_size, read_mat
+from p2f_lib.matlab import check_size, read_arrays, read_mat, read_structures
 
 KINDS = ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8")
 
@@ -282,3 +282,14 @@ def test_sizes():
     for size, spare in ((8 * 100 + 2**26 + 1, {}), (8 * 100 + 6, {"spare": 5})):
         with pytest.raises(P2FError, match=f"x would take {size} bytes"):
             check_size(size, 100, "x", **spare)
+
+
+def test_arrays_and_structures_are_told_apart(tmp_path):
+    path = tmp_path / "a.mat"
+    savemat(path, {"a": np.eye(2), "s": {"x": np.eye(3)}})
+    assert read_arrays(path, "a")["a"].tolist() == [[1, 0], [0, 1]]
+    assert read_structures(path, "s")["s"]["x"].shape == (3, 3)
+    with pytest.raises(P2FError, match=r"^its `s` should hold numbers, not a structure$"):
+        read_arrays(path, "a", "s")
+    with pytest.raises(P2FError, match=r"^its `a` should be a structure$"):
+        read_structures(path, "a", "s")

@@ -138,3 +138,49 @@ def test_tidy_drops_what_changes_between_runs():
 def test_strip_numbers_cells_by_position():
     notebook = strip(new_notebook(cells=[new_markdown_cell("a"), new_code_cell("b")]))
     assert [cell.id for cell in notebook.cells] == ["cell-0", "cell-1"]
+
+
+def test_the_tidy_command_says_what_it_mends_once(tmp_path, capsys):
+    path = write_notebook(tmp_path / "notebook.ipynb", "print(rate)")
+    assert main(["tidy", str(path)]) == 1  # its kernel has another name
+    assert capsys.readouterr().out == (
+        f"{path} was not tidy: its metadata hold more than the kernel's name. "
+        "That is dropped now; add it once more.\n"
+    )
+    before = path.read_bytes()
+    assert main(["tidy", str(path)]) == 0
+    assert path.read_bytes() == before
+    assert capsys.readouterr().out == ""
+
+
+def test_the_tidy_command_names_cells_and_leaves_their_results(tmp_path, capsys):
+    path = write_notebook(tmp_path / "notebook.ipynb", "print(rate)")
+    main(["tidy", str(path)])
+    notebook = nbformat.read(path, as_version=4)
+    cell = notebook.cells[1]
+    cell.metadata["execution"] = {"iopub.execute_input": "now"}
+    widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "4f"}}
+    cell.outputs = [
+        nbformat.v4.new_output("stream", name="stdout", text="1.0\n"),
+        nbformat.v4.new_output("stream", name="stderr", text="10%"),
+        nbformat.v4.new_output("display_data", data=widget),
+    ]
+    nbformat.write(notebook, path)
+    capsys.readouterr()
+    assert main(["tidy", str(path)]) == 1
+    said = capsys.readouterr().out
+    assert "cell 2 has the metadata execution" in said
+    assert "cell 2 has messages (stderr) among its outputs" in said
+    assert "cell 2 has a widget among its outputs" in said
+    assert [output.text for output in nbformat.read(path, as_version=4).cells[1].outputs] == [
+        "1.0\n"
+    ]
+
+
+@pytest.mark.parametrize("text", ["no JSON", '{"a": 1}'])
+def test_the_tidy_command_leaves_what_is_no_notebook(text, tmp_path, capsys):
+    path = tmp_path / "notebook.ipynb"
+    path.write_text(text)
+    assert main(["tidy", str(path)]) == 1
+    assert f"{path} is no notebook" in capsys.readouterr().out
+    assert path.read_text() == text

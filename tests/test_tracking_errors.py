@@ -1,11 +1,13 @@
 """Errors of tracking options on a clip whose truth is a known step beside the answers."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from p2f_lib.datasets.menpo3d import write_clip
+from p2f_lib.errors import P2FError
 from p2f_lib.tracker import Settings, Tracker
 from p2f_lib.tracking_errors import COLUMNS, tracking_errors, write_table
 from tests.film import Detector, Network, picture
@@ -39,3 +41,9 @@ def test_errors_by_hand_and_a_table(clip, tmp_path):
     assert tuple(header) == COLUMNS
     assert row[0] == "every frame"
     assert float(row[1]) == pytest.approx(100 * first.error_2d, abs=1e-3)
+
+
+def test_a_clip_without_landmarks_in_space_is_named(clip):
+    flat = replace(clip, model=None)
+    with pytest.raises(P2FError, match=r"no landmarks in space .*: 001"):
+        next(tracking_errors({"fast": Network(Detector())}, [clip, flat], progress=False))

@@ -44,15 +44,11 @@ POSE_CROP = 0.2  # k of HopeNet's crop
 
 @dataclass(frozen=True, eq=False)
 class AFLW2000Photo:
-    """A picture's path and the face fitted to it, whose `landmarks` are never None."""
+    """A picture's path, the face fitted to it, and the truth: landmarks (68, 2), pixels."""
 
     path: Path
     face: FittedFace
-
-    @property
-    def landmarks(self) -> np.ndarray:
-        """(68, 2) pixels: the truth."""
-        return self.face.landmarks[:, :2]
+    landmarks: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def read_aflw2000(root: str | Path) -> AFLW2000:
         except P2FError as error:
             problems.append(str(error))
             continue
-        photos.append(AFLW2000Photo(root / f"{stem}.jpg", face))
+        photos.append(AFLW2000Photo(root / f"{stem}.jpg", face, face.landmarks[:, :2]))
     if not photos:
         reason = f" ({problems[0]})" if problems else ""
         raise P2FError(

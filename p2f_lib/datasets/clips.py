@@ -80,7 +80,7 @@ LOOKS: Mapping[str, Callable[[Appearance], bool]] = {
 """What can be asked of a person's appearance."""
 
 # Motion blur is made of real motion here, and exposure meters work.
-SOUND_LENS = {
+SOUND_LENS: Mapping[str, Any] = {
     "motion": (0.0, 0.0), "exposure": 0.3, "contrast": 1.0, "saturation": 1.0, "shrink": 1.0,
     "defocus": 0.0,
 }  # fmt: skip
@@ -362,7 +362,7 @@ def write_truth(root: str | Path, name: str, truth: ClipTruth) -> None:
     """Write ``<root>/truth/<name>.npz``; the same truth gives the same bytes."""
     path = Path(root, "truth", f"{name}.npz")
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {
+    arrays: dict[str, Any] = {
         field: np.array([getattr(camera, field) for camera in truth.cameras])
         for field in _CAMERA_FIELDS
     }
@@ -463,7 +463,7 @@ def set_up(
 
     rng = np.random.default_rng((*seed, 2))
     scene = sample_scene(rng)
-    lens = replace(scene.lens, **(SOUND_LENS | LENSES[plan.lens]))
+    lens = replace(scene.lens, **{**SOUND_LENS, **LENSES[plan.lens]})
     # What is in the way is the plan's affair.
     scene = replace(scene, lens=lens, light=_light(scene.light, plan.light), occluder=None)
     scenes, walls = {}, {}

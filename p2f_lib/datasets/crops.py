@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -46,11 +47,16 @@ class Cropping:
         return jitter_batch(self.model, samples, self.jitter, self.size, generator, self.part)
 
 
-class Canvases(Dataset):
-    """Samples that were rendered before, fetched a batch at a time.
+class SampleSet(Protocol):
+    """What can be trained on besides a stream: samples by their rows, fetched a batch at a time."""
 
-    Any data set with these two methods can be trained on.
-    """
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, rows: list[int], /) -> SampleBatch: ...
+
+
+class Canvases(Dataset):
+    """Samples that were rendered before."""
 
     def __init__(self, samples: SampleBatch) -> None:
         self.samples = samples
@@ -104,7 +110,7 @@ class EpochShuffle(Sampler[list[int]]):
 class CropSet(Dataset):
     """Crops of a data set such as `Canvases`, for the items of an `EpochShuffle`."""
 
-    def __init__(self, samples: Dataset, cropping: Cropping) -> None:
+    def __init__(self, samples: SampleSet, cropping: Cropping) -> None:
         self.samples, self.cropping = samples, cropping
 
     def __len__(self) -> int:
@@ -131,7 +137,7 @@ class CropLoader(DataLoader):
 
     Parameters
     ----------
-    samples : a data set such as `Canvases`, or a `SampleStream`
+    samples : SampleSet or SampleStream
     cropping : Cropping
     batch_size, seed : of the training; a stream has its own batches.
     workers : int
@@ -140,20 +146,20 @@ class CropLoader(DataLoader):
 
     def __init__(
         self,
-        samples: Dataset | SampleStream,
+        samples: SampleSet | SampleStream,
         cropping: Cropping,
         batch_size: int,
         seed: int,
         workers: int = 0,
     ) -> None:
-        options = {
+        options: dict[str, Any] = {
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": workers > 0 and torch.cuda.is_available(),
         }
         if isinstance(samples, SampleStream):
             samples.set_part(*cropping.part)
-            self.position = samples
+            self.position: SampleStream | EpochShuffle = samples
             # New interpreters: they have little to take over.
             context = "spawn" if workers else None
             super().__init__(
@@ -163,12 +169,12 @@ class CropLoader(DataLoader):
                 **options,
             )
         else:
-            self.position = EpochShuffle(len(samples), batch_size, seed, cropping.part)
+            self.position = shuffle = EpochShuffle(len(samples), batch_size, seed, cropping.part)
             # Forks share the samples' memory.
             context = "fork" if workers else None
             super().__init__(
                 CropSet(samples, cropping),
-                batch_sampler=self.position,
+                batch_sampler=shuffle,
                 collate_fn=_as_it_is,
                 multiprocessing_context=context,
                 **options,
@@ -182,5 +188,5 @@ class CropLoader(DataLoader):
         """Nothing to do, see `state_dict`."""
 
 
-def _as_it_is(batch: Crops) -> Crops:
+def _as_it_is(batch: Any) -> Any:
     return batch  # fetched as a whole

@@ -14,7 +14,7 @@ unpacked, in ``Menpo_3d_challenge_trainset_videos``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -35,7 +35,7 @@ PICTURES = (".jpg", ".jpeg", ".png")
 UNPACKED = "Menpo_3d_challenge_trainset_videos"  # the archive's own folder
 
 N_POINTS = 84
-LABELS = {
+LABELS: Mapping[str, Sequence[int]] = {
     "jaw": range(33),
     "left_eyebrow": range(33, 38),
     "right_eyebrow": range(38, 43),
@@ -80,7 +80,7 @@ class Clip:
             yield from map(read_image, _pictures(self.video, self.frames))
             return
         wanted = iter(self.frames)
-        number = next(wanted)
+        number: int | None = next(wanted)
         for index, image in enumerate(Video(self.video), start=1):
             if index == number:
                 yield image

@@ -99,10 +99,10 @@ def _base(folder: Path) -> Path:
 def _read(
     folder: Path, frames: Sequence[int | str], dimension: int
 ) -> tuple[dict[int | str, np.ndarray], list[str]]:
-    files = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.suffix in ENDINGS:
-            files.setdefault(int(path.stem) if path.stem.isdecimal() else path.stem, path)
+    files: dict[int | str, Path] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix in ENDINGS:
+            files.setdefault(int(file.stem) if file.stem.isdecimal() else file.stem, file)
     found, problems = {}, []
     for frame in frames:
         path = files.get(int(frame) if str(frame).isdecimal() else frame)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
+from p2f_lib.datasets.crops import SampleSet
 from p2f_lib.datasets.stream import SampleStream
 from p2f_lib.datasets.w300lp import (
     W300LP,
@@ -66,7 +66,7 @@ def describe(
     root: str | Path = ".",
 ) -> Description:
     """Statistics, and up to 64 samples with their targets for a contact sheet."""
-    if _checked(parameters) == "300w-lp":
+    if isinstance(table, W300LPTable):
         data = W300LP(Path(root) / parameters["root"], table)
         return describe_300wlp(data, model, seed, N_SHOWN)
     held = np.arange(parameters["n_train"], len(table))
@@ -95,7 +95,7 @@ def training_data(
     fresh: bool,
     seed: int = 0,
     root: str | Path = ".",
-) -> tuple[SampleBatch | SampleStream | Dataset, SampleBatch]:
+) -> tuple[SampleBatch | SampleSet | SampleStream, SampleBatch]:
     """What is trained on, and what is held out, for `p2f_lib.training.train`.
 
     Parameters
@@ -105,7 +105,7 @@ def training_data(
         `n_train` of them in memory; of the synthetic source.
     seed : of the split of 300W-LP, which keeps all pictures of one photograph together.
     """
-    if _checked(parameters) == "300w-lp":
+    if isinstance(table, W300LPTable):
         folder = Path(root) / parameters["root"]
         train, heldout = split_300wlp(table, parameters["n_heldout"], seed)
         data = W300LP(folder, table.take(train[: parameters["n_train"]]))

@@ -6,6 +6,7 @@ Apart from the training, so that worker processes import little.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
@@ -71,7 +72,7 @@ class SampleStream(IterableDataset):
             )
         self.model, self.seed, self.start = model, seed, start
         self.batch_size, self.batches = batch_size, batches
-        self.options = {
+        self.options: dict[str, Any] = {
             "size": size,
             "supersample": supersample,
             "no_face_share": no_face_share,

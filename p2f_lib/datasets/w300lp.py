@@ -79,14 +79,15 @@ class Index:
 
 def pair_files(folder: Path) -> tuple[list[str], list[str]]:
     """Sorted stems of the .jpg with a .mat beside them, and a sentence on every other one."""
-    pictures, numbers, problems = set(), set(), []
+    pictures: set[str] = set()
+    numbers: set[str] = set()
     with os.scandir(folder) as entries:
         for entry in entries:
             stem, suffix = os.path.splitext(entry.name)
             kind = {".jpg": pictures, ".mat": numbers}.get(suffix)
             if kind is not None and entry.is_file():
                 kind.add(stem)
-    problems += [f"{folder / stem}.jpg has no .mat beside it." for stem in pictures - numbers]
+    problems = [f"{folder / stem}.jpg has no .mat beside it." for stem in pictures - numbers]
     problems += [f"{folder / stem}.mat has no .jpg beside it." for stem in numbers - pictures]
     return sorted(pictures & numbers), sorted(problems)
 
@@ -164,7 +165,7 @@ class W300LPTable:
     def __len__(self) -> int:
         return len(self.stems)
 
-    def take(self, rows: Sequence[int]) -> W300LPTable:
+    def take(self, rows: Sequence[int] | np.ndarray) -> W300LPTable:
         """Some of the rows, in the order given; the problems stay."""
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS if name != "problems"}
         return W300LPTable(**columns, problems=self.problems)
@@ -261,10 +262,10 @@ def read_300wlp(root: str | Path, progress: bool = True) -> W300LPTable:
         landmarks[row], kept[row] = face.points, True
     if not kept.any():
         raise P2FError(f"None of the {n} .mat files in {root} can be read: {problems[-1]}")
-    columns = [np.array(index.stems), shape, expression, pose, landmarks]
-    if not kept.all():
-        columns = [column[kept] for column in columns]
-    return W300LPTable(*columns, np.array(problems, dtype=str))
+    table = W300LPTable(
+        np.array(index.stems), shape, expression, pose, landmarks, np.array(problems, dtype=str)
+    )
+    return table if kept.all() else table.take(np.flatnonzero(kept))
 
 
 def check_model(model: MorphableModel) -> None:
@@ -297,7 +298,7 @@ class W300LP:
     def __len__(self) -> int:
         return len(self.table)
 
-    def __getitems__(self, rows: Sequence[int]) -> SampleBatch:
+    def __getitems__(self, rows: Sequence[int] | np.ndarray) -> SampleBatch:
         """Pictures and faces of some rows.
 
         Raises
@@ -335,7 +336,7 @@ class W300LP:
 def render_targets(
     model: MorphableModel,
     table: W300LPTable,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     size: int = SIDE,
     crops: Sequence[Crop] | None = None,
     threads: int | None = None,
@@ -363,21 +364,21 @@ def render_targets(
     """
     check_model(model)
     keep_freed_memory()
-    rows = np.asarray(rows, int)
+    chosen = np.asarray(rows, int)
     if crops is None:
-        crops = [Crop(-0.5, -0.5, SIDE, size)] * len(rows)
-    if len(crops) != len(rows):
-        raise P2FError(f"Got {len(crops)} crops for {len(rows)} rows.")
+        crops = [Crop(-0.5, -0.5, SIDE, size)] * len(chosen)
+    if len(crops) != len(chosen):
+        raise P2FError(f"Got {len(crops)} crops for {len(chosen)} rows.")
     maps = np.array([_unit_square(crop) for crop in crops]).reshape(-1, 2, 3)
     step = max(1, min(BATCH, BATCH_PIXELS // size**2))
 
     def batch(start: int) -> tuple[np.ndarray, np.ndarray]:
-        part = rows[start : start + step]
+        part = chosen[start : start + step]
         cameras = [AffineCamera(matrix) for matrix in camera_matrices(table.pose[part])]
         known = table.shape[part], table.expression[part], cameras, maps[start : start + step]
         return render_crops(model, *known, size)
 
-    return _in_order(batch, range(0, len(rows), step), threads or _processors())
+    return _in_order(batch, range(0, len(chosen), step), threads or _processors())
 
 
 def _unit_square(crop: Crop) -> np.ndarray:

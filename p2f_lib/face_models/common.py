@@ -217,7 +217,9 @@ def assemble(
     folder: Path,
     landmarks: dict[str, np.ndarray] | None = None,
     recentre: bool = True,
-    **appearance: np.ndarray | None,
+    colors: np.ndarray | None = None,
+    texture_coordinates: np.ndarray | None = None,
+    texture_triangles: np.ndarray | None = None,
 ) -> MorphableModel:
     """A `MorphableModel` in the project's frame.
 
@@ -230,7 +232,7 @@ def assemble(
     folder : where an optional `landmarks.json` lies, see `side_landmarks`.
     landmarks : those of the model's own files.
     recentre : move the origin into the head where it isn't, see `inner_point`.
-    appearance : colors, texture_coordinates and texture_triangles of `MorphableModel`.
+    colors, texture_coordinates, texture_triangles : as of `MorphableModel`.
     """
     mean = np.asarray(mean, np.float64)
     n = len(mean)
@@ -243,8 +245,8 @@ def assemble(
         mean = mean - inner_point(mean)
     if signed_volume(mean, triangles) < 0:
         triangles = triangles[:, ::-1]
-        if appearance.get("texture_triangles") is not None:
-            appearance["texture_triangles"] = appearance["texture_triangles"][:, ::-1]
+        if texture_triangles is not None:
+            texture_triangles = texture_triangles[:, ::-1]
     landmarks = (landmarks or {}) | side_landmarks(folder, n)
     for markup, indices in landmarks.items():
         _check_landmarks(markup, indices, n)
@@ -258,7 +260,9 @@ def assemble(
         expression_sigma=_sigma(expression_sigma, count),
         expression_names=expression_labels(count) if expression_names is None else expression_names,
         landmarks={key: np.asarray(value, np.int32) for key, value in landmarks.items()},
-        **appearance,
+        colors=colors,
+        texture_coordinates=texture_coordinates,
+        texture_triangles=texture_triangles,
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from p2f_lib.errors import P2FError
 from p2f_lib.face_models.common import (
@@ -87,7 +86,7 @@ def read_flame(path: str | Path | None = None, n_shape: int | None = None) -> Mo
 def _jaw_open(template: np.ndarray, content: dict) -> np.ndarray:
     """(V, 3) displacement, metres, of the (V, 3) mean head with its jaw turned by `JAW_ANGLE`."""
     regressor = array(content["J_regressor"], "J_regressor")
-    dense = regressor.toarray() if sparse.issparse(regressor) else regressor
+    dense = regressor if isinstance(regressor, np.ndarray) else regressor.toarray()
     weights = array(content["weights"], "weights")
     corrections = array(content["posedirs"], "posedirs")
     n = len(template)

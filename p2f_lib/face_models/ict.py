@@ -7,6 +7,7 @@ coefficients, and expressions like ARKit's face units, for activations in [0, 1]
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
@@ -74,9 +75,9 @@ def read_ict(path: str | Path | None = None, n_shape: int | None = None) -> Morp
     for name in expressions:
         basis[names.index(_arkit_name(name))] += displacements(name)
     with reading(about, "ict"):
-        landmarks = np.searchsorted(kept, landmarks) if np.isin(landmarks, kept).all() else None
-        if landmarks is None:
+        if not np.isin(landmarks, kept).all():
             raise P2FError("a landmark lies outside face, head and eyeballs")
+        landmarks = np.searchsorted(kept, landmarks)
     with reading(neutral, "ict"):
         return assemble(
             "ict",
@@ -101,7 +102,7 @@ def _arkit_name(name: str) -> str:
 def _table(path: Path, kind: bytes, dtype: type, limit: int) -> np.ndarray:
     """(N, K) numbers of the first `limit` lines of an OBJ file that start with `kind`."""
 
-    def lines():
+    def lines() -> Iterator[bytes]:
         with path.open("rb") as file:
             for line in file:
                 if line.startswith(kind):

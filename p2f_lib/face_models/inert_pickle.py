@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import mmap
 import pickletools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -50,8 +52,8 @@ class Record:
     """Something that a pickle wanted made: what, from what, and the state set afterwards."""
 
     name: str
-    arguments: tuple = ()
-    state: object = None
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
 
 
 def read_pickle(path: Path) -> object:
@@ -63,10 +65,13 @@ def read_pickle(path: Path) -> object:
     Other exceptions of the parser: truncated or alien.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _run(pickletools.genops(data), path)
+        # typeshed's list of what `genops` reads from lacks maps, which have the methods it needs.
+        return _run(pickletools.genops(data), path)  # type: ignore[arg-type]
 
 
-def _run(operations, path: Path) -> object:
+def _run(
+    operations: Iterator[tuple[pickletools.OpcodeInfo, Any, int | None]], path: Path
+) -> object:
     stack: list = []
     marks: list[int] = []
     memo: dict[int, object] = {}
@@ -175,7 +180,7 @@ def _plain(value: Record, what: str) -> np.ndarray:
     return stored.reshape(shape, order="F" if fortran else "C")
 
 
-def _raw(data: object) -> bytes:
+def _raw(data: Any) -> bytes:
     if isinstance(data, Record) and data.name == "_codecs.encode":
         data = data.arguments[0]  # how Python 3 writes bytes for Python 2
     return data.encode("latin-1") if isinstance(data, str) else data
@@ -187,4 +192,5 @@ def _type(kind: Record, what: str) -> np.dtype:
     if not isinstance(text, str) or text[:1] not in "fiu" or not text[1:].isdigit():
         raise P2FError(f"{what} is not an array of numbers")
     order = kind.state[1] if isinstance(kind.state, tuple) else "<"
-    return np.dtype(text).newbyteorder(order if order in ("<", ">") else "=")
+    known: Literal["<", ">", "="] = "<" if order == "<" else ">" if order == ">" else "="
+    return np.dtype(text).newbyteorder(known)

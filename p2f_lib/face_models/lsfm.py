@@ -13,7 +13,7 @@ import numpy as np
 
 from p2f_lib.errors import P2FError
 from p2f_lib.face_models.common import ABOUT, assemble, corners, locate, modes, numbers, reading
-from p2f_lib.matlab import read_mat
+from p2f_lib.matlab import read_arrays, read_structures
 from p2f_lib.morphable_model import MorphableModel
 
 UNITS = {"um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3}  # mm
@@ -36,9 +36,10 @@ def read_lsfm(path: str | Path | None = None, n_shape: int | None = None) -> Mor
     """
     file = locate("lsfm", path, *ABOUT["lsfm"].files)
     with reading(file, "lsfm"):
-        data = read_mat(file, "mean", "components", "eigenvalues", "trilist")
-        parts = [data[key] for key in ("mean", "components", "eigenvalues")]
-        return _model(file, "lsfm", *parts, corners(data["trilist"], 0, "trilist"), n_shape)
+        data = read_arrays(file, "mean", "components", "eigenvalues", "trilist")
+        mean, columns, variances = (data[key] for key in ("mean", "components", "eigenvalues"))
+        triangles = corners(data["trilist"], 0, "trilist")
+        return _model(file, "lsfm", mean, columns, variances, triangles, n_shape)
 
 
 def read_lyhm(path: str | Path | None = None, n_shape: int | None = None) -> MorphableModel:
@@ -48,11 +49,10 @@ def read_lyhm(path: str | Path | None = None, n_shape: int | None = None) -> Mor
     """
     file = locate("lyhm", path, *ABOUT["lyhm"].files)
     with reading(file, "lyhm"):
-        data = read_mat(file, "tri", "shp")
-        if not all(isinstance(part, dict) for part in data.values()):
-            raise P2FError("its `tri` and `shp` are no structures")
-        parts = [data["shp"][key] for key in ("mu", "eigVec", "eigVal")]
-        return _model(file, "lyhm", *parts, corners(data["tri"]["faces"], 1, "faces"), n_shape)
+        data = read_structures(file, "tri", "shp")
+        mean, columns, variances = (data["shp"][key] for key in ("mu", "eigVec", "eigVal"))
+        triangles = corners(data["tri"]["faces"], 1, "faces")
+        return _model(file, "lyhm", mean, columns, variances, triangles, n_shape)
 
 
 def _model(

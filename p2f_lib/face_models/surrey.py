@@ -94,7 +94,7 @@ def read_surrey(path: str | Path | None = None, n_shape: int | None = None) -> M
     with reading(faces, "surrey"):
         names, expressions = _blendshapes(faces, n)
     mapping = landmark_mapping(file.parent / MAPPING)
-    complete = mapping is not None and mapping.min() >= 0
+    complete = None if mapping is None or mapping.min() < 0 else {"ibug68": mapping}
     with reading(file, "surrey"):
         triangles = corners(triangles, 0, "the triangles")
         u, v = texture.T
@@ -107,7 +107,7 @@ def read_surrey(path: str | Path | None = None, n_shape: int | None = None) -> M
             expression_sigma=np.full(len(names), EXPRESSION_SIGMA),
             expression_names=names,
             folder=file.parent,
-            landmarks={"ibug68": mapping} if complete else None,
+            landmarks=complete,
             # eos counts v downwards.
             texture_coordinates=np.clip(np.stack([u, 1 - v], 1), 0, 1).astype(np.float32),
             texture_triangles=triangles,

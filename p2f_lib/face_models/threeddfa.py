@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from p2f_lib.errors import P2FError
 from p2f_lib.face_models.basel import MICROMETRE
 from p2f_lib.face_models.common import (
     assemble,
@@ -26,7 +25,7 @@ from p2f_lib.face_models.common import (
     reading,
     vertex_indices,
 )
-from p2f_lib.matlab import read_mat
+from p2f_lib.matlab import read_arrays, read_structures
 from p2f_lib.morphable_model import MorphableModel
 
 _OTHER_NAMES = {  # in yfeng95/face3d's BFM.mat, one structure `model`
@@ -57,17 +56,15 @@ def read_3ddfa(path: str | Path | None = None, n_shape: int | None = None) -> Mo
     named = path is not None and Path(path).name == single.name
     if single.is_file() and (named or not (folder / "Model_Shape.mat").is_file()):
         with reading(single, "3ddfa"):
-            fields = read_mat(single, "model")["model"]
-            if not isinstance(fields, dict):
-                raise P2FError("its `model` is no structure")
+            fields = read_structures(single, "model")["model"]
             data = {key: fields[other] for key, other in _OTHER_NAMES.items()}
             return _model(data, n_shape, folder)
     shape = locate("3ddfa", folder, "Model_Shape.mat")
     expression = locate("3ddfa", folder, "Model_Exp.mat", "Model_Expression.mat")
     with reading(shape, "3ddfa"):
-        data = read_mat(shape, "mu_shape", "w", "sigma", "tri", "keypoints")
+        data = read_arrays(shape, "mu_shape", "w", "sigma", "tri", "keypoints")
     with reading(expression, "3ddfa"):
-        data |= read_mat(expression, "mu_exp", "w_exp", "sigma_exp")
+        data |= read_arrays(expression, "mu_exp", "w_exp", "sigma_exp")
     with reading(shape, "3ddfa"):
         return _model(data, n_shape, folder)
 

@@ -252,7 +252,7 @@ def anatomy(model: MorphableModel) -> Anatomy:
 def _lit_by(model, n_total):
     """`Anatomy.lit_by` and `Anatomy.lit_share`: the three nearest coarse vertices, or itself."""
     parents = np.repeat(np.arange(n_total, dtype=np.int32)[:, None], 3, axis=1)
-    shares = np.tile(np.float32([1, 0, 0]), (n_total, 1))
+    shares = np.tile(np.array([1, 0, 0], np.float32), (n_total, 1))
     if model.refinement is not None:
         operator, n_coarse = model.refinement.operator, model.coarse.n_vertices
         for row in range(n_coarse, model.n_vertices):  # coarse vertices keep their indices
@@ -631,7 +631,9 @@ def visibility(
 
 
 @numba.njit(cache=True, nogil=True)
-def share_lit(pixels, depth, shadow, bias):
+def share_lit(
+    pixels: np.ndarray, depth: np.ndarray, shadow: np.ndarray, bias: float | np.floating
+) -> np.ndarray:
     """Share of the four nearest texels, weighted bilinearly, that don't hide the vertex."""
     out = np.empty(len(depth), np.float32)
     height, width = shadow.shape

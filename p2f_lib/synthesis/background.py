@@ -8,6 +8,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 import skimage.data
+from numpy.typing import ArrayLike
 
 from p2f_lib.synthesis.hands import draw_hand, lamp_direction
 from p2f_lib.synthesis.noise import noise_image
@@ -63,7 +64,7 @@ def _bytes(colors: np.ndarray) -> np.ndarray:
     return (255 * np.clip(colors, 0, 1)).astype(np.uint8)
 
 
-def _fixed(points: np.ndarray) -> np.ndarray:
+def _fixed(points: ArrayLike) -> np.ndarray:
     return np.round(np.asarray(points) * 2**SHIFT).astype(np.int32)
 
 
@@ -143,7 +144,7 @@ def _pattern(rng: np.random.Generator, h: int, w: int) -> np.ndarray:
             tile[:, : side // 2] = tile[::-1, : side // 2]
     scale = side / max(w * rng.uniform(0.03, 0.4), 2.0)
     c, s = scale * np.cos(angle), scale * np.sin(angle)
-    place = np.float32([[c, -s, rng.uniform(0, side)], [s, c, rng.uniform(0, side)]])
+    place = np.array([[c, -s, rng.uniform(0, side)], [s, c, rng.uniform(0, side)]], np.float32)
     return cv2.warpAffine(
         tile, place, (w, h), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
@@ -364,7 +365,7 @@ def background_bytes(
     if rng.random() < 0.12:
         _bokeh(rng, picture)
     if rng.random() < 0.2:  # uneven light
-        veil = 1.3 * noise_image(rng, 8, 8, rng.uniform(1.5, 4)) ** 0.7
+        veil: np.ndarray = 1.3 * noise_image(rng, 8, 8, rng.uniform(1.5, 4)) ** 0.7
         veil = cv2.resize(np.minimum(255 * veil, 255).astype(np.uint8), (w, h))
         picture = cv2.multiply(picture, cv2.merge([veil] * 3), scale=1 / 255)
     if sigma > 0:
@@ -520,9 +521,9 @@ def _leaf(rng, canvas, center, size):
     x = np.linspace(-0.7, 0.6, 6)
     root, tip = np.stack([x, 0 * x], 1), np.stack([x + 0.25, 0.35 - 0 * x], 1)
     veins = np.concatenate([np.stack([root, tip], 1), np.stack([root, tip * [1, -1]], 1)])
-    veins = list(_fixed(center + size * np.concatenate([veins, STALK]) @ rotation))
+    lines = list(_fixed(center + size * np.concatenate([veins, STALK]) @ rotation))
     thick = max(1, int(0.04 * size))
-    cv2.polylines(canvas, veins, False, _bytes(0.6 * color).tolist(), thick, cv2.LINE_AA, SHIFT)
+    cv2.polylines(canvas, lines, False, _bytes(0.6 * color).tolist(), thick, cv2.LINE_AA, SHIFT)
 
 
 STALK = np.array([[[-1.2, 0], [0.95, 0]]])

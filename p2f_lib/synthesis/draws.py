@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,11 +69,11 @@ def sample_draw(
     )
 
 
-def _appearance(draw: Draw, **changes: object) -> Draw:
+def _appearance(draw: Draw, **changes: Any) -> Draw:
     return replace(draw, appearance=replace(draw.appearance, **changes))
 
 
-def _scene(draw: Draw, **changes: object) -> Draw:
+def _scene(draw: Draw, **changes: Any) -> Draw:
     return replace(draw, scene=replace(draw.scene, **changes))
 
 

@@ -6,6 +6,7 @@ import cv2
 import numba
 import numpy as np
 
+from p2f_lib.camera import Camera
 from p2f_lib.synthesis.anatomy import HeadFrame
 from p2f_lib.synthesis.people import Glasses
 
@@ -119,9 +120,14 @@ def _lay_glasses(image, left, top, lens, rim, middles, down, half, colors, looks
 
 
 def draw_glasses(
-    image: np.ndarray, depth: np.ndarray, glasses: Glasses, frame: HeadFrame, camera, scale: float,
+    image: np.ndarray,
+    depth: np.ndarray,
+    glasses: Glasses,
+    frame: HeadFrame,
+    camera: Camera,
+    scale: float,
     light: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     """Draw glasses over a linear picture, in place, hidden where `depth` (H, W) is nearer.
 
     Parameters

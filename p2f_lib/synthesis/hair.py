@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numba
 import numpy as np
@@ -429,7 +430,7 @@ def _add_brim(sheet, frame, grid, margin):
     margin[rest] = -200.0
     margin[:rim] = np.maximum(margin[:rim], 5.0)
 
-    outward = (edge - frame.center.astype(np.float32)) * np.float32([1, 0, 1])
+    outward = (edge - frame.center.astype(np.float32)) * np.array([1, 0, 1], np.float32)
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     ahead = np.clip(np.cos(SCALP_ANGLES), 0, 1)[:, None]
     front, around, droop = sheet.brim
@@ -479,7 +480,7 @@ def _fill_tail(start, outward, down, width, shape, offset, table):
     sideways = np.cross(outward, down)
     sideways /= max(np.sqrt((sideways**2).sum()), np.float32(1e-6))
     for r in range(TAIL_ROWS):
-        t = np.float32(r / (TAIL_ROWS - 1))
+        t: Any = np.float32(r / (TAIL_ROWS - 1))  # of a type that numba decides
         # Out of the head first, then down.
         out = stand * (1 - np.exp(-4 * t)) if length > 0 else stand * t
         tangent = outward * stand * (4 * np.exp(-4 * t) if length > 0 else 1.0)

@@ -146,7 +146,7 @@ def draw_hand(
     draw_relief(image, capsules, parts, colors, lamp_direction(rng), blur)
 
 
-def random_side(rng):
+def random_side(rng: np.random.Generator) -> int:
     """-1 or 1."""
     return 2 * int(rng.integers(2)) - 1
 

@@ -88,7 +88,9 @@ def sample_lens(rng: np.random.Generator) -> Lens:
     )
 
 
-def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Generator):
+def develop(
+    linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Generator
+) -> np.ndarray:
     """A photograph of a linear picture.
 
     Parameters
@@ -105,7 +107,7 @@ def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Gen
     level = sum(cv2.mean(linear, face.view(np.uint8) if face.any() else None)[:3]) / 3
     # Exposure meters try, but dark skin stays darker.
     gain = (lens.exposure / max(level, 1e-3)) ** 0.75 * (lens.exposure / 0.3) ** 0.25
-    picture = np.empty((height, width, 3), np.float32)
+    picture: np.ndarray = np.empty((height, width, 3), np.float32)
     _tone(
         np.ascontiguousarray(linear, np.float32),
         (gain * lens.balance).astype(np.float32),
@@ -121,8 +123,8 @@ def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Gen
     if lens.motion[0] * width > 1:
         picture = cv2.filter2D(picture, -1, _motion_kernel(lens.motion[0] * width, lens.motion[1]))
     if lens.shrink > 1:
-        small = (max(8, round(width / lens.shrink)), max(8, round(height / lens.shrink)))
-        small = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)
+        size = (max(8, round(width / lens.shrink)), max(8, round(height / lens.shrink)))
+        small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
         picture = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
     if lens.sharpen > 0:
         blurred = cv2.GaussianBlur(picture, (0, 0), 1.0)
@@ -130,12 +132,13 @@ def develop(linear: np.ndarray, face: np.ndarray, lens: Lens, rng: np.random.Gen
     sigma, luminance, grain = lens.noise
     pool = _noise_pool(bool(grain))
     places = rng.integers(0, POOL_SIDE, (4, 2))
-    noisy = np.empty((height, width, 3), np.uint8)
+    noisy: np.ndarray = np.empty((height, width, 3), np.uint8)
     _expose(picture, pool, places, np.float32(sigma), np.float32(luminance), noisy)
     if lens.jpeg < 100:
         turned = cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR)
         coded = cv2.imencode(".jpg", turned, [cv2.IMWRITE_JPEG_QUALITY, lens.jpeg])[1]
-        noisy = cv2.cvtColor(cv2.imdecode(coded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        again = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        noisy = cv2.cvtColor(again, cv2.COLOR_BGR2RGB)  # type: ignore[arg-type]  # never None here
     return noisy
 
 
@@ -162,7 +165,7 @@ def _noise_pool(grain: bool) -> np.ndarray:
     """(512, 512) normal values, drawn once; pictures look at it through shifted windows."""
     pool = np.random.default_rng(20171023).standard_normal((POOL_SIDE, POOL_SIDE), np.float32)
     if grain:  # coarse grain of small sensors and of denoising
-        pool = 2 * cv2.GaussianBlur(pool, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT)
+        return 2 * cv2.GaussianBlur(pool, (0, 0), 0.8, borderType=cv2.BORDER_REFLECT)
     return pool
 
 
@@ -219,5 +222,5 @@ def _motion_kernel(length, angle):
     half = (size - 1) / 2
     dx, dy = np.cos(angle) * half, np.sin(angle) * half
     ends = [(round(half - dx), round(half - dy)), (round(half + dx), round(half + dy))]
-    cv2.line(kernel, *ends, 1.0, 1, cv2.LINE_AA)
+    cv2.line(kernel, ends[0], ends[1], 1.0, 1, cv2.LINE_AA)
     return kernel / kernel.sum()

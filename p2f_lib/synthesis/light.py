@@ -98,7 +98,13 @@ def radiance(light: Light, directions: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def irradiance(normals, visible, rows, directions, arriving):
+def irradiance(
+    normals: np.ndarray,
+    visible: np.ndarray,
+    rows: np.ndarray,
+    directions: np.ndarray,
+    arriving: np.ndarray,
+) -> np.ndarray:
     """Light on surfaces.
 
     Parameters

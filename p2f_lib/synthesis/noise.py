@@ -18,7 +18,7 @@ LATTICE = lattice()
 
 
 @numba.njit(cache=True, inline="always")
-def value_noise(table, x, y, z):
+def value_noise(table: np.ndarray, x: float, y: float, z: float) -> float:
     """Trilinear noise in [0, 1] with period 32 at one point of space."""
     fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
     tx, ty, tz = x - fx, y - fy, z - fz

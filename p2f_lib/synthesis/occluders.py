@@ -56,7 +56,7 @@ def draw_occluder(
     unit = size / FACE_MM
     light = np.asarray(light, np.float64)
 
-    def at(x, y):
+    def at(x: float, y: float) -> np.ndarray:
         return middle + x * right + y * down
 
     heading = np.arctan2(down[1], down[0])

@@ -21,7 +21,7 @@ def _ramp(low, high, x):
 
 
 @numba.njit(cache=True, nogil=True)
-def seen_rows(triangle_id, triangles, n_vertices):
+def seen_rows(triangle_id: np.ndarray, triangles: np.ndarray, n_vertices: int) -> np.ndarray:
     """Vertices of the triangles that a z-buffer shows, ascending, int64."""
     used = np.zeros(n_vertices, np.bool_)
     last = -1
@@ -34,7 +34,9 @@ def seen_rows(triangle_id, triangles, n_vertices):
 
 
 @numba.njit(cache=True, nogil=True)
-def light_rows(rows, lit_by, lit_share):
+def light_rows(
+    rows: np.ndarray, lit_by: np.ndarray, lit_share: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Vertices whose light decides that of `rows`, ascending int64; the place of each among them.
 
     The latter is (n_total,) int32 and holds nothing of use for other vertices.
@@ -52,7 +54,16 @@ def light_rows(rows, lit_by, lit_share):
 
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def skin_reflectance(rows, regions, region_shift, skin, blotches, offset, places, table):
+def skin_reflectance(
+    rows: np.ndarray,
+    regions: np.ndarray,
+    region_shift: np.ndarray,
+    skin: np.ndarray,
+    blotches: float,
+    offset: np.ndarray,
+    places: np.ndarray,
+    table: np.ndarray,
+) -> np.ndarray:
     """(N, 3) linear reflectance of the vertices `rows`.
 
     Parameters
@@ -85,7 +96,15 @@ def skin_reflectance(rows, regions, region_shift, skin, blotches, offset, places
 
 
 @numba.njit(cache=True, nogil=True)
-def coarse_attributes(skin, light, shine, shadow, gloss, openness, rows):
+def coarse_attributes(
+    skin: np.ndarray,
+    light: np.ndarray,
+    shine: np.ndarray,
+    shadow: np.ndarray,
+    gloss: float | np.floating,
+    openness: np.ndarray,
+    rows: np.ndarray,
+) -> np.ndarray:
     """(N, 9) reflectance, light and shine of the vertices `rows`.
 
     Parameters
@@ -107,9 +126,20 @@ def coarse_attributes(skin, light, shine, shadow, gloss, openness, rows):
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def fill_attributes(
-    attributes, rows, n_face, lit_by, lit_share, place, coarse, shade, irregular, offset, places,
-    cover, table,
-):  # fmt: skip
+    attributes: np.ndarray,
+    rows: np.ndarray,
+    n_face: int,
+    lit_by: np.ndarray,
+    lit_share: np.ndarray,
+    place: np.ndarray,
+    coarse: np.ndarray,
+    shade: float | np.floating,
+    irregular: tuple[float, float],
+    offset: np.ndarray,
+    places: np.ndarray,
+    cover: np.ndarray,
+    table: np.ndarray,
+) -> None:
     """Fill in the `rows` of the attributes: reflectance, light, shine, cover.
 
     Parameters
@@ -246,35 +276,35 @@ def _is_drawn_on(t, triangles, drawn_on, kinds, attributes):
 
 @numba.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def paint_person(
-    image,
-    block,
-    triangle_id,
-    barycentric,
-    triangles,
-    material,
-    drawn_on,
-    attributes,
-    places,
-    details,
-    table,
-    noise,
-    lips,
-    lip_edge,
-    brow,
-    brow_shape,
-    lashes,
-    iris,
-    eye_shape,
-    sclera,
-    glint,
-    beard,
-    beard_shape,
-    hair,
-    cover,
-    teeth,
-    cloth,
-    cloth_shape,
-):
+    image: np.ndarray,
+    block: int,
+    triangle_id: np.ndarray,
+    barycentric: np.ndarray,
+    triangles: np.ndarray,
+    material: np.ndarray,
+    drawn_on: np.ndarray,
+    attributes: np.ndarray,
+    places: np.ndarray,
+    details: np.ndarray,
+    table: np.ndarray,
+    noise: tuple[float, ...],
+    lips: tuple[float, ...],
+    lip_edge: float,
+    brow: tuple[float, ...],
+    brow_shape: tuple[float, ...],
+    lashes: tuple[float, ...],
+    iris: tuple[float, ...],
+    eye_shape: tuple[float, ...],
+    sclera: tuple[float, ...],
+    glint: tuple[float, ...],
+    beard: tuple[float, ...],
+    beard_shape: tuple[float, ...],
+    hair: tuple[float, ...],
+    cover: float,
+    teeth: tuple[tuple[float, ...], ...],
+    cloth: tuple[tuple[float, ...], ...],
+    cloth_shape: tuple[float, ...],
+) -> None:
     """Shade every covered ray of `image` (H, W, 3), linear light, in place.
 
     A pixel of the final picture is a block of `block` x `block` rays. Where all of them meet skin,
@@ -400,24 +430,24 @@ def paint_person(
 
 @numba.njit(cache=True, fastmath=True, error_model="numpy")
 def paint_sheet(
-    image,
-    depth,
-    top,
-    left,
-    triangle_id,
-    barycentric,
-    sheet_depth,
-    triangles,
-    margin,
-    strand,
-    light,
-    shine,
-    table,
-    colors,
-    contrast,
-    edge,
-    seed,
-):
+    image: np.ndarray,
+    depth: np.ndarray,
+    top: int,
+    left: int,
+    triangle_id: np.ndarray,
+    barycentric: np.ndarray,
+    sheet_depth: np.ndarray,
+    triangles: np.ndarray,
+    margin: np.ndarray,
+    strand: np.ndarray,
+    light: np.ndarray,
+    shine: np.ndarray,
+    table: np.ndarray,
+    colors: np.ndarray,
+    contrast: float,
+    edge: tuple[float, float],
+    seed: float,
+) -> None:
     """Blend a sheet of hair or cloth over `image` (H, W, 3) where it is in front of `depth`.
 
     The sheet's z-buffer begins at pixel (`left`, `top`) of the picture. `edge` is (softness,

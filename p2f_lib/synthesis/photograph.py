@@ -326,12 +326,12 @@ def _cast_shadow(
     for sheet, mesh in sheets:
         dense = _dense(mesh.triangles, mesh.margin)
         placed = (mesh.vertices @ axes - origin) * scale + np.float32(SHADOW_SIDE / 2)
-        shadow = rasterize(
+        caster = rasterize(
             placed[:, :2], placed[:, 2], dense, SHADOW_SIDE, SHADOW_SIDE, cull_back=False
         )
         # Hair lies on the skin: only what stands off it throws a shadow.
         standoff = np.float32(0.05 * frame.width * scale)
-        shadow = share_lit(seen[:, :2], seen[:, 2], shadow.depth, standoff)
+        shadow = share_lit(seen[:, :2], seen[:, 2], caster.depth, standoff)
         # A wide lamp's shadow is faint.
         strength = sharpness / (sharpness + 12) * (0.75 if sheet.window is None else 1.0)
         share *= 1 - np.float32(strength) * (1 - shadow)
@@ -487,7 +487,7 @@ def _draw_sheet(
         # The far side's inner surface first: it shows through gaps and beside the neck.
         sides.insert(0, np.ascontiguousarray(mesh.triangles[:, ::-1]))
         levels.insert(0, 0.5)
-    pixels = pixels - np.float32([left, top])
+    pixels = pixels - np.array([left, top], np.float32)
     for triangles, level in zip(sides, levels, strict=True):
         raster = rasterize(
             pixels, distance, triangles, bottom - top, right - left, perspective=perspective

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numba
 import numpy as np
+from numpy.typing import ArrayLike
 
 SHIFT = 4  # fractional bits of cv2's coordinates
 
@@ -87,7 +88,14 @@ def _composite(image, left, top, colors, cover, shadow, strength):
                 image[top + r, left + c, n] = below + alpha * (colors[r, c, n] - below)
 
 
-def lay(image, corner, colors, cover, blur=0.0, shadow=0.0):
+def lay(
+    image: np.ndarray,
+    corner: np.ndarray,
+    colors: np.ndarray,
+    cover: np.ndarray,
+    blur: float = 0.0,
+    shadow: float = 0.0,
+) -> None:
     """Blend a patch whose first pixel is `corner` (x, y); soft by `blur`, casting a shadow."""
     if blur > 0.4:
         side = 2 * round(blur * 1.7) + 1
@@ -96,10 +104,13 @@ def lay(image, corner, colors, cover, blur=0.0, shadow=0.0):
     if shadow > 0:
         side = 2 * max(1, round(min(cover.shape) * 0.04)) + 1
         below = cv2.blur(cover, (side, side), anchor=(side // 2, side - 1))
-    _composite(image, *corner, colors, cover, below, shadow)
+    left, top = corner
+    _composite(image, left, top, colors, cover, below, shadow)
 
 
-def find_window(image, points, margin):
+def find_window(
+    image: np.ndarray, points: np.ndarray, margin: float
+) -> tuple[np.ndarray, tuple[int, int]] | None:
     """First pixel (x, y) and (rows, columns) of what is around points in the picture, or None."""
     height, width = image.shape[:2]
     low = np.maximum(np.floor(points.min(0) - margin), 0).astype(int)
@@ -110,7 +121,7 @@ def find_window(image, points, margin):
 
 
 def draw_relief(
-    image: np.ndarray, capsules: np.ndarray, parts: np.ndarray, colors: np.ndarray,
+    image: np.ndarray, capsules: ArrayLike, parts: ArrayLike, colors: np.ndarray,
     toward: np.ndarray, blur: float = 0.0, shadow: float = 0.3,
 ) -> None:  # fmt: skip
     """Draw rounded bars over a picture, in place.
@@ -130,9 +141,8 @@ def draw_relief(
     if window is None:
         return
     corner, (rows, columns) = window
-    relief, cover, part = _sculpt(
-        capsules, np.asarray(parts, np.uint8), *map(float, corner), rows, columns
-    )
+    left, top = map(float, corner)
+    relief, cover, part = _sculpt(capsules, np.asarray(parts, np.uint8), left, top, rows, columns)
     relief = cv2.blur(relief, (3, 3)) if radius > 8 else relief
     side = 2 * max(1, round(0.35 * radius)) + 1
     colors = _shade(
@@ -142,7 +152,9 @@ def draw_relief(
     lay(image, corner, colors, cover, blur, shadow)
 
 
-def polygon_mask(image, points, margin):
+def polygon_mask(
+    image: np.ndarray, points: np.ndarray, margin: float
+) -> tuple[np.ndarray, np.ndarray] | None:
     """First pixel (x, y) and uint8 mask of a polygon (N, 2) and what is around it, or None."""
     window = find_window(image, points, margin)
     if window is None:
@@ -154,7 +166,14 @@ def polygon_mask(image, points, margin):
     return corner, mask
 
 
-def draw_polygon(image, points, colors, blur=0.0, shadow=0.3, texture=None):
+def draw_polygon(
+    image: np.ndarray,
+    points: np.ndarray,
+    colors: np.ndarray,
+    blur: float = 0.0,
+    shadow: float = 0.3,
+    texture: np.ndarray | None = None,
+) -> None:
     """Fill a polygon (N, 2) with one colour times a picture `texture` stretched over it."""
     found = polygon_mask(image, points, 2 + 3 * blur)
     if found is None:

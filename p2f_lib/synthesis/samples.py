@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -67,10 +68,8 @@ def render_draw(model: MorphableModel, draw: Draw, size: int = 112, supersample:
         planes = truth.pncc, truth.offsets, truth.valid
     else:
         image = _photograph_things(draw, size, noise)
-        planes = (
-            *(np.zeros((size, size, 3), np.float32) for _ in range(2)),
-            np.zeros((size, size), bool),
-        )
+        nothing = np.zeros((size, size, 3), np.float32)
+        planes = nothing, nothing.copy(), np.zeros((size, size), bool)
     landmarks = camera.project(marks).astype(np.float32)
     return Sample(image, *planes, draw.shape, draw.expression, camera, landmarks, draw.is_face)
 
@@ -78,7 +77,7 @@ def render_draw(model: MorphableModel, draw: Draw, size: int = 112, supersample:
 def _photograph_things(draw: Draw, size: int, noise: np.random.Generator) -> np.ndarray:
     """(size, size, 3) uint8: things without a face, before the same lens."""
     things = draw_distractor(np.random.default_rng(draw.things), size, size)
-    light = cv2.pow(np.float32(things), 2.2) * np.float32(draw.scene.backlight)
+    light = cv2.pow(things.astype(np.float32), 2.2) * np.float32(draw.scene.backlight)
     return develop(light, np.zeros((size, size), bool), draw.scene.lens, noise)
 
 
@@ -110,7 +109,7 @@ def render_sample(
 def render_samples(
     model: MorphableModel,
     seed: int,
-    indices: Sequence[int],
+    indices: Sequence[int] | np.ndarray,
     size: int = 112,
     supersample: int = 2,
     camera_distribution: CameraDistribution | None = None,
@@ -133,18 +132,18 @@ def render_samples(
     ------
     P2FError : no process at all, an unknown ingredient, a process that ended by itself.
     """
-    indices = [int(index) for index in indices]
+    numbers = [int(index) for index in indices]
     if processes is None:
         processes = multiprocessing.cpu_count()
     if processes < 1:
         raise P2FError(f"Rendering needs at least one process, got {processes}.")
-    count = len(indices)
+    count = len(numbers)
     images = np.empty((count, size, size, 3), np.uint8)
-    known = []  # everything else is small
+    known: list[tuple[Any, ...]] = []  # everything else is small
     arguments = (model, seed, size, supersample, camera_distribution, no_face_share, leave_out)
     bar = tqdm(total=count, desc="photographs", unit="photo", disable=not progress)
     with bar:
-        for image, facts in _rendered(arguments, indices, min(processes, max(count, 1))):
+        for image, facts in _rendered(arguments, numbers, min(processes, max(count, 1))):
             images[len(known)] = image
             known.append(facts)
             bar.update()

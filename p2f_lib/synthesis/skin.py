@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import numpy as np
+
+Key = TypeVar("Key")
 
 # Display colours of skin from fair to dark, evenly lit; the tone runs evenly along the list.
 SKIN_ANCHORS = (
@@ -12,7 +17,7 @@ SKIN_ANCHORS = (
 )  # fmt: skip
 SKIN_LOG = 2.2 * np.log(SKIN_ANCHORS)  # of linear reflectance
 THIRDS = np.array([0.0, 2.09, 4.19])  # of the circle of hues
-HAIR_COLORS = {  # linear reflectance
+_HAIR = {  # linear reflectance
     "black": (0.010, 0.009, 0.009),
     "dark brown": (0.030, 0.018, 0.012),
     "brown": (0.085, 0.045, 0.024),
@@ -23,7 +28,7 @@ HAIR_COLORS = {  # linear reflectance
     "grey": (0.28, 0.27, 0.26),
     "white": (0.70, 0.69, 0.67),
 }
-HAIR_COLORS = {name: np.array(color) for name, color in HAIR_COLORS.items()}
+HAIR_COLORS = {name: np.array(color) for name, color in _HAIR.items()}
 IRIS_COLORS = np.array(
     [[0.030, 0.015, 0.008], [0.07, 0.035, 0.015], [0.13, 0.08, 0.03], [0.11, 0.12, 0.06],
      [0.12, 0.19, 0.27], [0.20, 0.24, 0.26]]
@@ -35,9 +40,9 @@ def to_linear(display: np.ndarray) -> np.ndarray:
     return np.power(display, 2.2)
 
 
-def pick(rng: np.random.Generator, shares: dict) -> object:
+def pick(rng: np.random.Generator, shares: Mapping[Key, float]) -> Key:
     """A key of `shares`, each as likely as its value says: `Generator.choice`, but fast."""
-    chosen, left = None, rng.random() * sum(shares.values())
+    left = rng.random() * sum(shares.values())
     for chosen, share in shares.items():  # noqa: B007
         left -= share
         if left < 0:
