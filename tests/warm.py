@@ -15,7 +15,15 @@ import sys
 
 def serve(path: str) -> None:
     """Load the library and the released network, say so on standard output, serve for ever."""
-    import torch.distributed.run  # noqa: F401
+    import multiprocessing
+
+    import cv2
+    import torch.distributed.run
+
+    # A machine of one core: threads don't come along into a fork, further processes start cold.
+    os.cpu_count = multiprocessing.cpu_count = lambda: 1
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
     from p2f_lib import cli, export, recipe, tracker  # noqa: F401
     from p2f_lib.reconstruction import Reconstructor
@@ -43,7 +51,7 @@ def answer(client: socket.socket) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(request["environment"])

@@ -21,7 +21,7 @@ from p2f_lib.images import write_image
 from p2f_lib.reconstruction import Reconstructor
 from p2f_lib.robustness import bundled_picture
 from tests import warm
-from tests.miniatures import basel_toy, write_aflw2000
+from tests.miniatures import SIDE, basel_toy, write_face
 
 ROOT = Path(__file__).resolve().parents[1]
 N_FRAMES = 4  # of every video
@@ -124,13 +124,13 @@ sys.exit(cli.main())
 
 SMALL_ABLATION = """\
 import sys
-from functools import partial
 
 from p2f_lib import ablation, cli
 
 small = ablation.Budget(n_train=16, n_test=4, epochs=1, canvas=64, supersample=1)
-ablation.Budget = lambda: small
-ablation.run_all = partial(ablation.run_all, names=("nothing", "hair"), seeds=1, processes=1)
+ablation.run_all = lambda model, _, photos: [
+    ablation.run_one(model, name, 0, small, photos) for name in ("nothing", "hair")
+]
 sys.exit(cli.main())
 """
 
@@ -146,8 +146,8 @@ def furnish(folder: Path) -> None:
         "her/2.jpg": woman[:, ::-1],
     }
     reconstructor = Reconstructor.from_pretrained(ROOT / "data" / "release", "cpu")
-    for number, image in enumerate((woman, man, woman[:, ::-1], man[:, ::-1])):
-        image = np.ascontiguousarray(image)
+    for number, picture in enumerate((woman, man, woman[:, ::-1], man[:, ::-1])):
+        image = np.ascontiguousarray(picture)
         for name in ("300W", "FOLDER"):
             pictures[f"{name}/{number}.jpg"] = image
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -156,13 +156,18 @@ def furnish(folder: Path) -> None:
     clip = menpo3d.read_clip(ROOT / "data" / "menpo3d_synthetic", "001").take(range(N_FRAMES))
     frames = list(clip)
     pictures |= {f"pictures/{k}.jpg": frame for k, frame in enumerate(frames)}
-    for name, image in pictures.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_image(folder / name, np.ascontiguousarray(image))
     for name in ("clip.mp4", "300VW/001/vid.avi", "300VW/002/vid.avi"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         film(folder / name, frames)
-    write_aflw2000(folder / "AFLW2000", basel_toy())
+    large = cv2.resize(woman, (SIDE, SIDE))
+    marks = np.pad(reconstructor(large)[0].landmarks("ibug68") + 1, ((0, 0), (0, 1))).T  # MATLAB's
+    write_face(
+        folder / "AFLW2000", "image00002", basel_toy(), (0, 0, 0), kind="aflw2000", pt3d_68=marks
+    )
+    pictures["AFLW2000/image00002.jpg"] = large
+    for name, image in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(folder / name, np.ascontiguousarray(image))
     (folder / "with_camera.py").write_text(WITH_CAMERA)
     (folder / "small_ablation.py").write_text(SMALL_ABLATION)
 
