@@ -122,6 +122,19 @@ cv2.VideoCapture = lambda source: opened("clip.mp4" if source == 0 else source)
 sys.exit(cli.main())
 """
 
+FEW_VIEWS = """\
+import sys
+from itertools import count
+
+from p2f_lib import cli, rerender
+
+drawn, number = rerender.rerendered, count()
+rerender.rerendered = lambda face, image, *more, **options: (
+    image if next(number) % 10 else drawn(face, image, *more, **options)
+)
+sys.exit(cli.main())
+"""
+
 SMALL_ABLATION = """\
 import sys
 
@@ -169,6 +182,7 @@ def furnish(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(folder / name, np.ascontiguousarray(image))
     (folder / "with_camera.py").write_text(WITH_CAMERA)
+    (folder / "few_views.py").write_text(FEW_VIEWS)
     (folder / "small_ablation.py").write_text(SMALL_ABLATION)
 
 
