@@ -216,14 +216,19 @@ def shrink(folder: Path) -> None:
         (folder / "params" / path.name).write_text(yaml.safe_dump(recipe))
 
 
+def repository_files(*patterns: str) -> list[Path]:
+    """Files of this repository that git knows or would take, relative to its root."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns]
+    names = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = {Path(name) for name in names.split("\0") if name}
+    return sorted(path for path in paths if (ROOT / path).is_file())
+
+
 def copy_repository(folder: Path) -> None:
-    """A repository of one commit: the files here that git knows or would take, and DVC's."""
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in names.split("\0"):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    """These files, and the data and weights that DVC keeps."""
+    for path in repository_files():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / path, folder / path)
     for name in ("build", "data/release", "data/menpo3d_synthetic"):
         shutil.copytree(ROOT / name, folder / name, dirs_exist_ok=True)
 
