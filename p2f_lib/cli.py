@@ -11,7 +11,6 @@ import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -633,8 +632,7 @@ def _choose_landmarks(arguments: argparse.Namespace) -> int:
         print(f"{name}: {change}{100 * np.nanmean(after):.2f} % after")
     if arguments.figure is not None:
         start = chosen.indices if start is None else start
-        pairs: dict[str, Any] = errors
-        figures.save(figures.landmark_choice(own, start, chosen.indices, pairs), arguments.figure)
+        figures.save(figures.landmark_choice(own, start, chosen.indices, errors), arguments.figure)
         print(f"Written: {arguments.figure}")
     return 0
 

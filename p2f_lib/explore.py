@@ -10,9 +10,11 @@ import html
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from zipfile import ZipFile
 
 import ipywidgets as widgets
@@ -145,19 +147,22 @@ class Explorer:
 
     def reset(self) -> None:
         """The coefficients as they were fitted."""
-        self._set(self.face.shape, self.face.expression)
+        face = self._shown()
+        self._set(face.shape, face.expression)
 
     def set_mean(self) -> None:
         """The mean face without expression."""
-        self._set(np.zeros_like(self.face.shape), np.zeros_like(self.face.expression))
+        face = self._shown()
+        self._set(np.zeros_like(face.shape), np.zeros_like(face.expression))
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Shape (Ks,) and expression (Ke,) as the sliders have them; other modes as last set."""
+        model = self._shown().model
         shape, expression = self._base[0].copy(), self._base[1].copy()
         for mode, slider in enumerate(self.shape):
-            shape[mode] = slider.value * self.face.model.shape_sigma[mode]
+            shape[mode] = slider.value * model.shape_sigma[mode]
         for slider in self.expression:
-            expression[self.face.model.expression_names.index(slider.description)] = slider.value
+            expression[model.expression_names.index(slider.description)] = slider.value
         return shape, expression
 
     def compare(self, number: int) -> np.ndarray:
@@ -184,7 +189,7 @@ class Explorer:
         P2FError
             Fewer than two faces.
         """
-        if len(numbers) < 2:
+        if len(numbers) < 2 or self._reconstructor is None:
             raise P2FError("Choose two photos of one person or more.")
         before = [self.faces[n] for n in numbers]
         after = share_shape(before, self._reconstructor.fitter)
@@ -205,7 +210,7 @@ class Explorer:
         An .obj comes with material and texture, in a .zip.
         """
         shape, expression = self.coefficients()
-        face = replace(self.face, shape=shape, expression=expression, vertices=self.vertices)
+        face = replace(self._shown(), shape=shape, expression=expression, vertices=self.vertices)
         with TemporaryDirectory() as folder:  # gone before this returns
             path = Path(folder, f"face.{suffix}")
             face.save(path)
@@ -249,10 +254,10 @@ class Explorer:
         self.second.observe(guarded(self._compare_with), "value")
         for slider in (self.yaw, self.pitch):
             slider.observe(guarded(lambda change: self._turn()), "value")
-        self.fitted.on_click(guarded(lambda button: self._with_face(self.reset)))
-        self.mean.on_click(guarded(lambda button: self._with_face(self.set_mean)))
+        self.fitted.on_click(guarded(lambda button: self.reset()))
+        self.mean.on_click(guarded(lambda button: self.set_mean()))
         self.share.on_click(guarded(lambda button: self.share_shapes(self.several.value)))
-        self.export.on_click(guarded(lambda button: self._with_face(self._offer)))
+        self.export.on_click(guarded(lambda button: self._offer()))
 
     def _guarded(self, work: Callable[..., None]) -> Callable[..., None]:
         """`work`, whose errors become a sentence on the page."""
@@ -271,10 +276,10 @@ class Explorer:
         color = "#b00020" if trouble else "inherit"
         self.status.value = f'<span style="color:{color}">{html.escape(sentence)}</span>'
 
-    def _with_face(self, work: Callable[[], None]) -> None:
+    def _shown(self) -> Face:
         if self.face is None:
             raise P2FError("Choose a photo first.")
-        work()
+        return self.face
 
     def _open_bundled(self, change: dict) -> None:
         if change["new"]:
@@ -290,7 +295,7 @@ class Explorer:
         if not files:
             return
         self.upload.value = ()  # the page keeps no second copy
-        self._open_all([(name, lambda d=data, n=name: _decoded(d, n)) for name, data in files])
+        self._open_all([(name, partial(_decoded, data, name)) for name, data in files])
 
     def _open_all(self, photos: list[tuple[str, Callable[[], np.ndarray]]]) -> None:
         """Open photos one by one; one's trouble never stops the others."""
@@ -340,7 +345,7 @@ class Explorer:
     def _set(self, shape: np.ndarray, expression: np.ndarray) -> None:
         self._base = np.asarray(shape, float), np.asarray(expression, float)
         self._busy = True  # one change of the mesh, not one a slider
-        model = self.face.model
+        model = self._shown().model
         for mode, slider in enumerate(self.shape):
             _place(slider, shape[mode] / model.shape_sigma[mode])
         for slider in self.expression:
@@ -411,7 +416,7 @@ class Explorer:
         with self.figure.batch_update():
             self._trace("landmarks").update(marks)
 
-    def _tell_landmark(self, trace: object, points: object, state: object) -> None:
+    def _tell_landmark(self, trace: object, points: Any, state: object) -> None:
         if self.face is None or not points.point_inds:
             return
         number, markup = points.point_inds[0], self.markup.value
@@ -450,7 +455,9 @@ def _decoded(data: bytes, name: str) -> np.ndarray:
     return decode_image(data, name)
 
 
-def _slider(name: str, value: float, reach: float, step: float, low: float | None = None):
+def _slider(
+    name: str, value: float, reach: float, step: float, low: float | None = None
+) -> widgets.FloatSlider:
     return widgets.FloatSlider(
         value,
         min=-reach if low is None else low,

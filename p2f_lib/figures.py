@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import matplotlib
@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from plotly import graph_objects
 
-from p2f_lib.camera import AffineCamera, Pose, rotation_from_pose
+from p2f_lib.camera import AffineCamera, Camera, Pose, rotation_from_pose
 from p2f_lib.evaluation import bins_of, cumulative_error
 from p2f_lib.morphable_model import boundary_loops, vertex_normals
 from p2f_lib.rasterizer import interpolate, rasterize
@@ -43,9 +43,9 @@ def save(figure: Figure, path: str | Path, dpi: int = 110) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     without = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
-    options = {"metadata": without.get(path.suffix), "bbox_inches": "tight", "facecolor": "white"}
+    options: dict[str, Any] = {"bbox_inches": "tight", "facecolor": "white"}
     with matplotlib.rc_context({"svg.hashsalt": "pix2face", "svg.fonttype": "none"}):
-        figure.savefig(path, dpi=dpi, **options)
+        figure.savefig(path, dpi=dpi, metadata=without.get(path.suffix), **options)
 
 
 def preview(figure: Figure, dpi: int = 70) -> Image:
@@ -97,7 +97,7 @@ def _posed_camera(vertices: np.ndarray, size: int, pose: Pose) -> AffineCamera:
 def shaded(
     vertices: np.ndarray,
     triangles: np.ndarray,
-    camera: object,
+    camera: Camera,
     height: int,
     width: int,
     color: tuple[float, float, float] = (0.82, 0.76, 0.72),
@@ -114,7 +114,7 @@ def shaded(
     return np.where(mask[..., None], image, 1.0), mask
 
 
-def textured(mesh: TexturedMesh, camera: object, height: int, width: int) -> np.ndarray:
+def textured(mesh: TexturedMesh, camera: Camera, height: int, width: int) -> np.ndarray:
     """A textured mesh without any light but the photo's: (H, W, 3) in 0..1, white around it.
 
     `camera` sees a picture of 2 * `height` x 2 * `width`, of which each 2 x 2 pixels are averaged.
@@ -125,7 +125,9 @@ def textured(mesh: TexturedMesh, camera: object, height: int, width: int) -> np.
     size = np.array(mesh.image.shape[1::-1])
     places = (mesh.coordinates[coordinate] * [1, -1] + [0, 1]) * size - 0.5
     where = interpolate(raster, triangles, places)
-    colors = cv2.remap(mesh.image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    colors = cv2.remap(  # type: ignore[call-overload]  # one map of x and y needs no second
+        mesh.image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     image = np.where(raster.valid[..., None], colors / 255, 1.0)
     return image.reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
 
@@ -261,9 +263,10 @@ def concepts(model: MorphableModel, sample: Sample) -> Figure:
 def _arrow(axis: plt.Axes, start: Sequence[float], end: Sequence[float], name: str) -> None:
     color = {"x": "#d1495b", "y": "#2a9d3a", "z": "#2f5dd0"}[name]
     style = {"arrowstyle": "-|>", "color": color, "linewidth": 1.6, "shrinkA": 0, "shrinkB": 0}
-    axis.annotate("", end, start, arrowprops=style, annotation_clip=False)
+    tip = (end[0], end[1])
+    axis.annotate("", tip, (start[0], start[1]), arrowprops=style, annotation_clip=False)
     axis.annotate(
-        name, end, (4, -2), textcoords="offset points", color=color, fontsize=9, weight="bold"
+        name, tip, (4, -2), textcoords="offset points", color=color, fontsize=9, weight="bold"
     )
 
 
@@ -555,7 +558,7 @@ def plotly_axes(points: np.ndarray) -> dict[str, np.ndarray]:
 
 def plotly_scene(width: int, height: int, eye: tuple[float, float, float]) -> dict:
     """Layout of a 3D view without axes; `eye` in Plotly's axes, (0, -1.6, 0) before the face."""
-    scene = {f"{axis}axis": {"visible": False} for axis in "xyz"}
+    scene: dict[str, Any] = {f"{axis}axis": {"visible": False} for axis in "xyz"}
     scene |= {"aspectmode": "data", "camera": {"eye": dict(zip("xyz", eye, strict=True))}}
     margin = dict.fromkeys("lrtb", 0)
     return {"scene": scene, "margin": margin, "width": width, "height": height}
@@ -612,7 +615,10 @@ def landmark_errors(before: np.ndarray, after: np.ndarray) -> Figure:
 
 
 def landmark_choice(
-    model: MorphableModel, start: np.ndarray, chosen: np.ndarray, errors: Mapping[str, np.ndarray]
+    model: MorphableModel,
+    start: np.ndarray,
+    chosen: np.ndarray,
+    errors: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> Figure:
     """Where the choice of section 4 moved the landmarks, and what that does to their errors.
 
@@ -620,7 +626,7 @@ def landmark_choice(
     ----------
     model : whose mean face is shown.
     start, chosen : (L,) vertices.
-    errors : {photographs: (2, L) errors before and after}, fractions of the interocular distance.
+    errors : {photographs: errors (L,) before and after}, fractions of the interocular distance.
     """
     figure = plt.figure(figsize=(12, 5.2), layout="constrained")
     plt.close(figure)
@@ -755,7 +761,8 @@ def error_by_yaw(
     labels = [f"{edges[k]:g} to {edges[k + 1]:g}\n{(number == k).sum()} frames" for k in used]
     axis.set(xlabel="|yaw|, degrees", ylabel="mean 2D error, % of interocular", yscale="log")
     axis.set_xticks(places, labels, fontsize=8)
-    axis.set_yticks([0.2, 0.5, 1, 2, 5, 10, 20, 50], [0.2, 0.5, 1, 2, 5, 10, 20, 50])
+    ticks = [0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    axis.set_yticks(ticks, list(map(str, ticks)))
     axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, ncols=2)

@@ -202,7 +202,8 @@ def _stated(reconstructor: Reconstructor, samples: SampleBatch) -> tuple[float, 
             truth = model.vertices(samples.shape[row], samples.expression[row])[chosen]
             errors.append(face.landmarks_3d("ibug68") - truth)
             ratios.append(errors[-1] / face.landmarks_deviation("ibug68"))
-    return tuple(float(np.sqrt(np.mean(np.square(part)))) for part in (errors, ratios))
+    error, ratio = (float(np.sqrt(np.mean(np.square(part)))) for part in (errors, ratios))
+    return error, ratio
 
 
 def _on_photos(
@@ -246,7 +247,7 @@ def _failures(reconstructor: Reconstructor, samples: SampleBatch, errors: np.nda
         [nowhere if face is None else face.landmarks("ibug68") for face in faces],
         [f"{100 * errors[i]:.1f} %" for i in worst],
         columns=4,
-        truth=truth,
+        truth=list(truth),
     )
 
 

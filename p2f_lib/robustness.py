@@ -95,7 +95,7 @@ def faceless_views(
     """Pictures with random square boxes that hold no face, the pictures in turn."""
     rng = np.random.default_rng(seed)
     pictures = {name: bundled_picture(name) for name in names}
-    views = []
+    views: list[tuple[np.ndarray, Box]] = []
     while len(views) < count:
         name = names[len(views) % len(names)]
         picture = pictures[name]
@@ -176,8 +176,8 @@ def changed_copies(image: np.ndarray, box: Box) -> Iterator[tuple[str, np.ndarra
         yield f"{scale:g} times the size", resized, change
     sigma = 0.02 * np.sqrt(box.width * box.height)
     yield "blurred, sigma 2 % of the box", cv2.GaussianBlur(image, (0, 0), sigma), same
-    yield "0.4 times as bright", np.uint8(0.4 * image.astype(float)), same
-    yield "gamma 2", np.uint8(255 * (image / 255) ** 2), same
+    yield "0.4 times as bright", (0.4 * image.astype(float)).astype(np.uint8), same
+    yield "gamma 2", (255 * (image / 255) ** 2).astype(np.uint8), same
     x, y = box.center
     for down, top, bottom in (("upper", box.top, y), ("lower", y, box.bottom)):
         for across, left, right in (("left", box.left, x), ("right", x, box.right)):

@@ -579,7 +579,7 @@ class _Adult:
     """The average adult in anny's head frame, cropped, with closed mouth."""
 
     vertices: np.ndarray  # (V, 3) mm
-    names: list[str]  # of the face units
+    names: tuple[str, ...]  # of the face units
     units: np.ndarray  # (K, V, 3) mm at full activation
     closed: np.ndarray  # (V, 3) mm that close anyone's mouth
     weights: np.ndarray  # (V,) of alignments: 1 on the skin of the front, 0 on eyeballs and sides
