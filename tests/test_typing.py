@@ -79,22 +79,21 @@ def said(tmp_path_factory):
         (folder / f"wrong_{number}.py").write_text(f"from p2f_lib import {name}\n{call}\n")
     command = [sys.executable, "-m", "mypy", *map(str, sorted(folder.glob("*.py")))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    return {
-        path.stem: [line for line in lines if line.startswith(f"{path}:")]
-        for path in folder.glob("*.py")
-    } | {"all": [done.stdout + done.stderr]}
+    said = {"all": [done.stdout + done.stderr]}
+    for line in done.stdout.splitlines():  # the folder in it may be that of an earlier run
+        said.setdefault(Path(line.partition(":")[0]).stem, []).append(line)
+    return said
 
 
 def test_a_strict_user_program_passes(said):
-    assert said["user"] == [], said["all"]
+    assert "user" not in said, said["all"]
     assert "checked 8 source files" in said["all"][0]
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=list(WRONG))
 def test_a_wrong_program_is_found_out(number, said):
     expected = list(WRONG.values())[number]
-    assert any(expected in line for line in said[f"wrong_{number}"]), said["all"]
+    assert any(expected in line for line in said.get(f"wrong_{number}", [])), said["all"]
 
 
 def test_an_installed_package_has_types(tmp_path):
