@@ -31,7 +31,7 @@ weights: data  # the pulled face model and network, where the pipeline hasn't ma
 	@[ -f build/unet.safetensors ] && [ -f build/face_model.safetensors ] || dvc pull --quiet
 
 test: weights lint  ## run everything that CI runs: lint, unit tests, notebooks
-	pytest -q tests
+	pytest -q -n auto --dist loadfile tests
 	pytest -q --nbval notebooks
 
 lint: env  ## check style, format and types

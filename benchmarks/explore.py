@@ -14,7 +14,7 @@ from p2f_lib.reconstruction import Reconstructor
 from tests import browser
 
 SECONDS = 8
-# A key is held: the slider moves 40 times a second, down again from its end. What is counted are
+# A key is held: the slider moves 20 times a second, back again from its end. What is counted are
 # meshes drawn, each in full, picking included.
 HOLD = """async ([seconds, slider]) => {
   const handle = [...document.querySelectorAll('.widget-hslider')]
@@ -27,7 +27,7 @@ HOLD = """async ([seconds, slider]) => {
   while (performance.now() - start < 1000 * seconds) {
     if (++pressed % 40 == 0) key = key == 'ArrowRight' ? 'ArrowLeft' : 'ArrowRight';
     handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
-    await new Promise(done => setTimeout(done, 25));
+    await new Promise(done => setTimeout(done, 50));
   }
   return drawn;
 }"""
@@ -58,7 +58,7 @@ def _browser() -> Row:
     with (
         TemporaryDirectory() as folder,
         browser.app() as address,
-        browser.window(address) as page,
+        browser.window(address, 1280, 800) as page,
     ):
         browser.wait_for_mesh(page)
         browser.scene(page, Path(folder, "scene.png"))

@@ -113,7 +113,7 @@ class Explorer:
             As of `Reconstructor`.
         """
         if self._reconstructor is None:
-            self._say("Loading the network.")
+            self._say("Loading the network; the very first photo takes a minute.")
             self._reconstructor = Reconstructor.from_pretrained()
         self._say(f"Looking for faces in {name}.")
         found = self._reconstructor(image)
