@@ -26,7 +26,7 @@ from p2f_lib import figures
 from p2f_lib.errors import NoFaceError, P2FError
 from p2f_lib.images import decode_image, read_image
 from p2f_lib.landmarks import MARKUPS
-from p2f_lib.morphable_model import boundary_loops
+from p2f_lib.morphable_model import boundary_loops, vertex_normals
 from p2f_lib.reconstruction import Face, Reconstructor, neutral_mesh, share_shape
 from p2f_lib.robustness import PORTRAITS, bundled_picture
 
@@ -46,6 +46,7 @@ EXPRESSION_SLIDERS = (
 )
 FORMATS = ("glb", "obj", "ply", "json")
 FARTHEST = 6.0  # mm that the colours of a comparison reach
+RAISED = 2.0  # mm of the landmarks above the mesh
 EYE = 1.25  # distance of the view, in sides of the cube about the mesh
 VIEWS = {"mesh": "fitted mesh", "points": "the network's points"}
 
@@ -388,7 +389,7 @@ class Explorer:
         cloud.update(mode="markers", hoverinfo="skip")
         cloud.marker = {"size": 2, "color": figures.plotly_colors(face.point_colors)}
         marks = graph_objects.Scatter3d(name="landmarks", mode="markers", visible=False)
-        marks.marker = {"size": 3.5, "color": figures.LANDMARK_COLOR}
+        marks.marker = {"size": 5, "color": figures.LANDMARK_COLOR}
         marks.hovertemplate = "%{pointNumber}<extra></extra>"
         layout = figures.plotly_scene(520, 480, (0.0, -EYE, 0.0)) | {"showlegend": False}
         layout["scene"] |= _steady_axes(face.vertices)
@@ -412,7 +413,10 @@ class Explorer:
         if self.face is None or not len(self.vertices):
             return
         chosen = self.face.model.landmarks.get(self.markup.value, np.zeros(0, int))
-        marks = figures.plotly_axes(self.vertices[chosen]) | {"visible": len(chosen) > 0}
+        raised = self.vertices[chosen]
+        if len(chosen):  # off the mesh, which would hide them from the mouse
+            raised = raised + RAISED * vertex_normals(self.vertices, self.face.triangles)[chosen]
+        marks = figures.plotly_axes(raised) | {"visible": len(chosen) > 0}
         with self.figure.batch_update():
             self._trace("landmarks").update(marks)
 

@@ -33,7 +33,16 @@ def test_repeated_names_are_refused(tmp_path):
 
 
 def test_every_module_takes_part():
-    names = ["blending", "fitting", "network", "rasterizer", "synthesis", "tracking", "training"]
+    names = [
+        "blending",
+        "explore",
+        "fitting",
+        "network",
+        "rasterizer",
+        "synthesis",
+        "tracking",
+        "training",
+    ]
     assert modules() == names
     for name in names:
         assert callable(importlib.import_module(f"benchmarks.{name}").rows)
@@ -42,7 +51,7 @@ def test_every_module_takes_part():
 def test_unknown_modules_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["networks"])
-    known = "no benchmark module networks; there are blending, fitting, network, rasterizer, synth"
+    known = "no benchmark module networks; there are blending, explore, fitting, network, raster"
     assert known in capsys.readouterr().err
 
 

@@ -577,9 +577,10 @@ def test_shapes_of_ages_are_people_of_these_ages(coarse, model):
     ages = np.repeat([0.15, 0.95], 12)
     shapes = anny.shapes_of_ages(model, ages, seed=1)
     assert shapes.shape == (24, model.n_shape)
-    # Subdivision changes nothing, nor does chance; other seeds are other people.
-    assert np.allclose(shapes, anny.shapes_of_ages(coarse, ages, seed=1), atol=1e-4)
-    assert not np.allclose(shapes[:2], anny.shapes_of_ages(model, ages, seed=2)[:2], atol=0.1)
+    assert np.array_equal(shapes, anny.shapes_of_ages(model, ages, seed=1))
+    # Subdivision smooths a little, and changes nobody; other seeds are other people.
+    assert np.allclose(shapes, anny.shapes_of_ages(coarse, ages, seed=1), atol=0.2)
+    assert not np.allclose(shapes, anny.shapes_of_ages(model, ages, seed=2), atol=1.0)
     # Toddlers have the larger eyes, over the face's width (Farkas): of their mean faces, too.
     faces = model.vertices(shapes.reshape(2, 12, -1).mean(axis=1))
     marks = faces[:, model.landmarks["ibug68"]]

@@ -124,7 +124,7 @@ RULES = {
         why="it may train for minutes",
     ),
     "make test": Rule(
-        says="pytest -q tests", swap={"make": "make -n"}, why="it runs this very file"
+        says="pytest -q .*tests", swap={"make": "make -n"}, why="it runs this very file"
     ),
     "make ablation": Rule(says="p2f ablation", swap={"make": "make -n"}, why="half an hour"),
     "uv sync": Rule(),
