@@ -243,7 +243,7 @@ class CommandHelp(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         os.environ["COLUMNS"] = "88"
-        parser = cli._parser()
+        parser = cli.make_parser()
         commands = next(a.choices for a in parser._actions if isinstance(a.choices, dict))
         content = [nodes.literal_block("", parser.format_help(), language="text")]
         for name, command in commands.items():

@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,18 +179,6 @@ def run_all(
             bar.set_postfix_str(f"without {name}: {photos_error:.2f} %")
             bar.update()
     return [outcomes[key] for key in plan]
-
-
-def write_table(path: str | Path, outcomes: Sequence[Outcome]) -> None:
-    """The outcomes as CSV, four significant digits."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(asdict(outcomes[0]))
-        for outcome in outcomes:
-            cells = asdict(outcome).values()
-            writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in cells)
 
 
 def read_table(path: str | Path) -> list[Outcome]:

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # file names may hold what the terminal can't show
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """All commands of `p2f` with their options."""
     parser = argparse.ArgumentParser(
         prog="p2f", description="3D faces from single photos.", fromfile_prefix_chars="@"
     )
@@ -591,12 +592,13 @@ def _groups(arguments: argparse.Namespace) -> int:
     from p2f_lib.face_models.anny import shapes_of_ages
     from p2f_lib.parallel import one_thread
     from p2f_lib.reconstruction import Reconstructor
+    from p2f_lib.tables import write_table
 
     reconstructor = Reconstructor.from_pretrained(arguments.weights, arguments.device)
     shapes = shapes_of_ages(reconstructor.model, groups.ages_of(arguments.count), groups.SEED)
     with one_thread():  # the same digits on any machine of one kind
         rows = groups.measure(reconstructor, DlibDetector(), shapes)
-    groups.write_table(arguments.out, rows)
+    write_table(arguments.out, rows)
     picture = arguments.out.parent / "figures" / f"{arguments.out.stem}.png"
     figures.save(figures.groups(rows, groups.examples(reconstructor.model, shapes)), picture)
     print(f"Written: {arguments.out}, {picture}")
@@ -710,12 +712,13 @@ def _ablation(arguments: argparse.Namespace) -> int:
     from p2f_lib import ablation, figures
     from p2f_lib.datasets.photos import read_photos
     from p2f_lib.morphable_model import MorphableModel
+    from p2f_lib.tables import write_table
 
     MorphableModel.load(arguments.face_model)  # says what is wrong before an hour has passed
     if arguments.photos is not None:
         read_photos(arguments.photos)
     outcomes = ablation.run_all(arguments.face_model, ablation.Budget(), arguments.photos)
-    ablation.write_table(arguments.out, outcomes)
+    write_table(arguments.out, outcomes)
     picture = arguments.out.parent / "figures" / f"{arguments.out.stem}.png"
     figures.save(figures.ablation(outcomes), picture)
     print(f"Written: {arguments.out}, {picture}")

@@ -6,10 +6,8 @@ else. What is found on rendered people says where to look on real ones, not what
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tqdm import tqdm
@@ -209,16 +207,3 @@ def _plainly(draw: Draw) -> Draw:
     for ingredient in PLAINLY_WITHOUT:
         draw = without(draw, ingredient)
     return replace(draw, view=replace(draw.view, yaw=0.0, pitch=0.0, roll=0.0))
-
-
-def write_table(path: str | Path, rows: Sequence[GroupErrors]) -> None:
-    """The groups as CSV, four significant digits."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = [field.name for field in fields(GroupErrors)]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        for row in rows:
-            cells = (getattr(row, name) for name in names)
-            writer.writerow(f"{cell:.4g}" if isinstance(cell, float) else cell for cell in cells)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from p2f_lib import ablation
-from p2f_lib.ablation import Budget, read_table, run_all, run_one, write_table
+from p2f_lib.ablation import Budget, read_table, run_all, run_one
 from p2f_lib.errors import P2FError
 from p2f_lib.synthesis.draws import INGREDIENTS, sample_draw, without
 from p2f_lib.synthesis.samples import render_draw
+from p2f_lib.tables import write_table
 from p2f_lib.unet import NetworkConfig
 from tests.toy import toy_model
 

@@ -272,7 +272,7 @@ def test_commands_of_the_readme_and_the_guides_are_understood():
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith("p2f ")]
     commands = {
-        cli._parser().parse_args(shlex.split(line, comments=True)[1:]).run for line in lines
+        cli.make_parser().parse_args(shlex.split(line, comments=True)[1:]).run for line in lines
     }
     assert len(commands) >= 8
 

@@ -134,7 +134,7 @@ def test_notebooks_keep_their_pictures_and_formulas(site):
 
 def test_every_command_has_its_help(site):
     _, pages = site
-    commands = next(a.choices for a in cli._parser()._actions if isinstance(a.choices, dict))
+    commands = next(a.choices for a in cli.make_parser()._actions if isinstance(a.choices, dict))
     assert {f"p2f-{name}" for name in commands} <= pages["cli.html"].anchors
 
 

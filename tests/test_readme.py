@@ -25,7 +25,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from p2f_lib.cli import _parser
+from p2f_lib.cli import make_parser
 from tests import workplace
 from tests.workplace import ROOT, repository_files
 
@@ -399,7 +399,7 @@ def inline(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_and_options_in_sentences_exist(page):
-    (choices,) = (a.choices for a in _parser()._actions if isinstance(a, _SubParsersAction))
+    (choices,) = (a.choices for a in make_parser()._actions if isinstance(a, _SubParsersAction))
     options = {name: set(one._option_string_actions) for name, one in choices.items()}
     everywhere = set().union(*options.values())
     makefile = (ROOT / "Makefile").read_text()
