@@ -19,6 +19,7 @@ from zipfile import ZipFile
 
 import ipywidgets as widgets
 import numpy as np
+from matplotlib.colors import to_hex
 from PIL import Image
 from plotly import graph_objects
 
@@ -114,7 +115,7 @@ class Explorer:
             As of `Reconstructor`.
         """
         if self._reconstructor is None:
-            self._say("Loading the network; the very first photo takes a minute.")
+            self._say("Loading the network; the very first photo takes up to a minute.")
             self._reconstructor = Reconstructor.from_pretrained()
         self._say(f"Looking for faces in {name}.")
         found = self._reconstructor(image)
@@ -378,7 +379,9 @@ class Explorer:
         else:
             mesh.update(intensity=self.distance, cmin=0, cmax=FARTHEST, colorscale="Viridis")
             mesh.colorbar = {"title": "mm", "len": 0.6}
-        inside = graph_objects.Mesh3d(name="inside", color="#38211f", hoverinfo="skip")
+        inside = graph_objects.Mesh3d(
+            name="inside", color=to_hex(figures.INSIDE_COLOR), hoverinfo="skip"
+        )
         self._holes = boundary_loops(face.triangles)[1:]  # but for the outline
         closing, triangles = _closing(self.vertices, self._holes)
         inside.update(figures.plotly_axes(closing))
